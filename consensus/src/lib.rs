@@ -1,1 +1,15 @@
-//! placeholder
+//! The agreeing plane of Tessera: ledger vocabulary, the kernel of the replicated machine, Raft, certification
+//! and following. Generic over the domain machine that is nested under its own key prefix; knows no medicine.
+//!
+//! Start with [`wire::v1`] (what is signed and hashed), then [`kernel`] (what a command does), [`replica`] (how a
+//! node keeps the ledger and its state), [`certify`] and [`follow`] (how a ledger becomes believable elsewhere).
+//! Everything here is synchronous and without IO except the storage engine, but for `raft` (openraft's shell,
+//! generic over its runtime) and `grpc` (feature `grpc`: the core's network).
+
+pub mod ids;
+pub mod keys;
+pub mod wire;
+
+pub use ids::{
+    Epoch, FederationId, Hash, Incarnation, Lane, LedgerIndex, LedgerSize, NodeId, Sequence, SiteId, Stream, UnixMillis,
+};
