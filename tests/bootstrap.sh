@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Checks for what a command needs and installs what is missing: `bootstrap.sh build|demo|test|browser`.
+#
+# Made for Debian 12; elsewhere it says what to install by hand. It never asks anything, may be run any number of
+# times, costs a fraction of a second when all is there, and says each thing that it does, or cannot do, in one line.
+# Exits 1 only if something is missing without which the command cannot work at all.
+set -u
+export DEBIAN_FRONTEND=noninteractive
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${TESSERA_CACHE:-$HOME/.cache/tessera}
+ohif_version=3.12.10
+playwright_version=1.65.1
+mkdir -p "$cache/state" "$cache/logs"
+
+say() { printf 'bootstrap: %s\n' "$*"; }
+fail() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command with its output in a log; on failure the caller says what it means.
+logged() { # name, command...
+    local log="$cache/logs/$1.log"
+    shift
+    "$@" >"$log" 2>&1 </dev/null
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+may_install() {
+    have apt-get && { [ "$(id -u)" = 0 ] || { have sudo && sudo -n true 2>/dev/null; }; }
+}
+
+# Installs Debian packages in one go; false, with the command to run by hand in $advice, if that is not possible.
+advice=
+install_packages() { # package...
+    advice="sudo apt-get install --no-install-recommends -y $*"
+    may_install || return 1
+    say "installing $* (log: $cache/logs/apt.log)"
+    logged apt as_root apt-get update -q
+    logged apt as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+}
+
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so'
+}
+
+# What compiles the program: a Rust toolchain, a C++ compiler, libclang for RocksDB's bindings.
+compilers() {
+    have cargo || fail "there is no Rust toolchain: install the stable one from https://rustup.rs, then run this again"
+    local minimum have_version
+    minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/../Cargo.toml")
+    have_version=$(cargo --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$minimum" "$have_version" | sort -V | head -n 1)" = "$minimum" ] ||
+        fail "Rust $have_version is too old, $minimum is needed: run 'rustup update stable'"
+    local missing=()
+    have g++ || missing+=(g++)
+    have_libclang || missing+=(libclang-dev)
+    [ ${#missing[@]} = 0 ] && return 0
+    install_packages "${missing[@]}" || fail "missing to compile: ${missing[*]}. Install with: $advice"
+}
+
+dcmtk() {
+    have storescu && have dcmdump && have storescp && return 0
+    install_packages dcmtk || fail "the tests send real DICOM with DCMTK, which is missing. Install with: $advice"
+}
+
+# A virtual environment with the pinned clients; the stamp holds the requirements that it was made from.
+python_clients() {
+    local venv="$cache/venv" stamp
+    stamp=$({ python3 --version; cat "$here/requirements.txt"; } 2>/dev/null | sha256sum)
+    [ "$(cat "$venv/.stamp" 2>/dev/null)" = "$stamp" ] && [ -x "$venv/bin/python" ] && return 0
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+        install_packages python3-venv || fail "the tests need Python with venv. Install with: $advice"
+    fi
+    say "installing pydicom, pynetdicom and dicomweb-client into $venv"
+    rm -rf "$venv"
+    logged venv python3 -m venv "$venv" || fail "python3 -m venv $venv failed; see $cache/logs/venv.log"
+    logged pip "$venv/bin/pip" install --disable-pip-version-check -q -r "$here/requirements.txt" ||
+        fail "pip could not install tests/requirements.txt; see $cache/logs/pip.log"
+    printf '%s\n' "$stamp" >"$venv/.stamp"
+}
+
+have_npm() {
+    have npm && return 0
+    install_packages npm && have npm
+}
+
+# The OHIF viewer's prebuilt pages. Optional: without them a node serves everything but the viewer.
+viewer() {
+    local target="$cache/ohif/$ohif_version"
+    [ -f "$target/.complete" ] && return 0
+    if ! have_npm; then
+        say "without the OHIF viewer: npm is missing. Install with: $advice"
+        return 1
+    fi
+    say "fetching the OHIF viewer $ohif_version from npm into $target"
+    local work="$cache/ohif/.unpack-$$"
+    rm -rf "$work" "$target"
+    mkdir -p "$work"
+    if (cd "$work" && logged ohif npm pack --loglevel=error "@ohif/app@$ohif_version") &&
+        tar -xzf "$work"/ohif-app-*.tgz -C "$work" --exclude='*.map' --exclude='package/dist/ort' package/dist package/package.json; then
+        mv "$work/package" "$target"
+        touch "$target/.complete"
+        rm -rf "$work"
+        return 0
+    fi
+    rm -rf "$work"
+    say "without the OHIF viewer: npm pack @ohif/app@$ohif_version failed; see $cache/logs/ohif.log"
+    return 1
+}
+
+# What drives a real browser. Optional: the reason why it is missing is left in a file for tests/run.sh.
+browser() {
+    local reason="$cache/state/browser-missing"
+    rm -f "$reason"
+    local missing=()
+    have chromium || missing+=(chromium)
+    have node || missing+=(nodejs)
+    # Patients' names are Chinese: without such a font a screenshot shows boxes and proves nothing.
+    { have fc-list && fc-list :lang=zh 2>/dev/null | grep -q .; } || missing+=(fontconfig fonts-wqy-microhei)
+    if ! viewer; then
+        echo "the OHIF viewer could not be fetched" >"$reason"
+    elif [ ${#missing[@]} != 0 ] && ! install_packages "${missing[@]}"; then
+        echo "missing: ${missing[*]}; install with: $advice" >"$reason"
+    elif [ ! -f "$cache/playwright/.complete-$playwright_version" ]; then
+        say "installing playwright-core $playwright_version into $cache/playwright"
+        mkdir -p "$cache/playwright"
+        if logged playwright npm install --prefix "$cache/playwright" --no-audit --no-fund --loglevel=error --save-exact \
+            "playwright-core@$playwright_version"; then
+            touch "$cache/playwright/.complete-$playwright_version"
+        else
+            echo "npm could not install playwright-core; see $cache/logs/playwright.log" >"$reason"
+        fi
+    fi
+    [ -f "$reason" ] && say "without the browser's tests: $(cat "$reason")"
+    return 0
+}
+
+case "${1:-}" in
+build) compilers ;;
+demo) compilers && { viewer || true; } ;;
+test) compilers && dcmtk && python_clients && browser ;;
+browser) compilers && dcmtk && python_clients && browser ;;
+*) fail "usage: tests/bootstrap.sh build|demo|test|browser" ;;
+esac

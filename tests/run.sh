@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Runs the built tests: `run.sh workspace` or `run.sh browser`. nextest where it is installed, else cargo test.
+# Bootstrap has run before; what it could not install for the browser is said here again, not hidden.
+set -eu
+cache=${TESSERA_CACHE:-$HOME/.cache/tessera}
+browser_missing=$(cat "$cache/state/browser-missing" 2>/dev/null || true)
+
+if [ "$1" = browser ]; then
+    [ -z "$browser_missing" ] || { echo "The browser's tests cannot run: $browser_missing" >&2; exit 1; }
+    if cargo nextest --version >/dev/null 2>&1; then
+        exec cargo nextest run --locked --ignore-default-filter -p tessera-tests -E 'test(/^browser_/)'
+    fi
+    exec cargo test --locked -p tessera-tests --test browser -- --test-threads=1
+fi
+
+if [ -n "$browser_missing" ]; then
+    echo "Without the browser's tests: $browser_missing" >&2
+    filter=()
+else
+    filter=(--ignore-default-filter)
+fi
+if cargo nextest --version >/dev/null 2>&1; then
+    exec cargo nextest run --locked --workspace "${filter[@]}"
+fi
+echo "cargo-nextest is missing (cargo install --locked cargo-nextest): running the same tests with cargo test." >&2
+cargo test --locked --workspace --exclude tessera-tests
+# One at a time: each of these starts several processes.
+if [ -n "$browser_missing" ]; then
+    mapfile -t binaries < <(find tests/tests -maxdepth 1 -name '*.rs' ! -name 'browser*' -printf '--test\n%f\n' | sed 's/\.rs$//')
+    exec cargo test --locked -p tessera-tests --lib "${binaries[@]}" -- --test-threads=1
+fi
+exec cargo test --locked -p tessera-tests -- --test-threads=1
