@@ -35,10 +35,7 @@ numbered! {
 impl Purpose {
     /// Whether the purpose is the care of this patient, which is what makes a site a treating site.
     pub const fn is_care(self) -> bool {
-        matches!(
-            self,
-            Self::Treatment | Self::Recognition | Self::Consultation | Self::Emergency
-        )
+        matches!(self, Self::Treatment | Self::Recognition | Self::Consultation | Self::Emergency)
     }
 }
 
@@ -101,9 +98,7 @@ impl std::str::FromStr for ConsentId {
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ConsentIdError);
         }
-        u128::from_str_radix(text, 16)
-            .map(|number| Self(number.to_be_bytes()))
-            .map_err(|_| ConsentIdError)
+        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| ConsentIdError)
     }
 }
 
@@ -185,9 +180,7 @@ pub enum ConsentTermsError {
     NoPurpose,
     #[error("the consent names no study; name some, or all")]
     NoStudy,
-    #[error(
-        "the consent names {count} studies, at most {CONSENT_STUDIES_MAX} are allowed; name all instead"
-    )]
+    #[error("the consent names {count} studies, at most {CONSENT_STUDIES_MAX} are allowed; name all instead")]
     TooManyStudies { count: usize },
 }
 
@@ -216,13 +209,7 @@ impl ConsentTerms {
                 count => return Err(ConsentTermsError::TooManyStudies { count }),
             }
         }
-        Ok(Self {
-            decision,
-            grantee,
-            studies,
-            purposes,
-            not_after,
-        })
+        Ok(Self { decision, grantee, studies, purposes, not_after })
     }
 
     pub fn decision(&self) -> ConsentDecision {
@@ -263,32 +250,14 @@ impl ConsentTerms {
 impl TryFrom<UncheckedTerms> for ConsentTerms {
     type Error = ConsentTermsError;
     fn try_from(terms: UncheckedTerms) -> Result<Self, ConsentTermsError> {
-        Self::new(
-            terms.decision,
-            terms.grantee,
-            terms.studies,
-            terms.purposes,
-            terms.not_after,
-        )
+        Self::new(terms.decision, terms.grantee, terms.studies, terms.purposes, terms.not_after)
     }
 }
 
 impl From<ConsentTerms> for UncheckedTerms {
     fn from(terms: ConsentTerms) -> Self {
-        let ConsentTerms {
-            decision,
-            grantee,
-            studies,
-            purposes,
-            not_after,
-        } = terms;
-        Self {
-            decision,
-            grantee,
-            studies,
-            purposes,
-            not_after,
-        }
+        let ConsentTerms { decision, grantee, studies, purposes, not_after } = terms;
+        Self { decision, grantee, studies, purposes, not_after }
     }
 }
 

@@ -3,9 +3,7 @@
 use super::*;
 
 fn uids(count: usize) -> BTreeSet<Uid> {
-    (1..=count)
-        .map(|n| Uid::parse(&format!("1.2.{n}")).unwrap())
-        .collect()
+    (1..=count).map(|n| Uid::parse(&format!("1.2.{n}")).unwrap()).collect()
 }
 
 fn treatment() -> PurposeScope {
@@ -23,32 +21,12 @@ fn terms_are_checked() {
     use ConsentDecision::{Deny, Grant};
     for (decision, studies, purposes, expected) in [
         (Grant, StudyScope::All, treatment(), Ok(())),
-        (
-            Grant,
-            StudyScope::All,
-            PurposeScope::Any,
-            Err(ConsentTermsError::GrantForAnything),
-        ),
+        (Grant, StudyScope::All, PurposeScope::Any, Err(ConsentTermsError::GrantForAnything)),
         (Deny, StudyScope::All, PurposeScope::Any, Ok(())),
-        (
-            Deny,
-            StudyScope::All,
-            PurposeScope::Only(BTreeSet::new()),
-            Err(ConsentTermsError::NoPurpose),
-        ),
-        (
-            Grant,
-            StudyScope::Studies(uids(0)),
-            treatment(),
-            Err(ConsentTermsError::NoStudy),
-        ),
+        (Deny, StudyScope::All, PurposeScope::Only(BTreeSet::new()), Err(ConsentTermsError::NoPurpose)),
+        (Grant, StudyScope::Studies(uids(0)), treatment(), Err(ConsentTermsError::NoStudy)),
         (Grant, StudyScope::Studies(uids(64)), treatment(), Ok(())),
-        (
-            Grant,
-            StudyScope::Studies(uids(65)),
-            treatment(),
-            Err(ConsentTermsError::TooManyStudies { count: 65 }),
-        ),
+        (Grant, StudyScope::Studies(uids(65)), treatment(), Err(ConsentTermsError::TooManyStudies { count: 65 })),
     ] {
         let terms = ConsentTerms::new(decision, Grantee::AllTreatingSites, studies, purposes, None);
         assert_eq!(terms.map(drop), expected);
@@ -57,10 +35,7 @@ fn terms_are_checked() {
 
 #[test]
 fn grantees() {
-    let (a, b) = (
-        SiteId::parse("hospital-a").unwrap(),
-        SiteId::parse("hospital-b").unwrap(),
-    );
+    let (a, b) = (SiteId::parse("hospital-a").unwrap(), SiteId::parse("hospital-b").unwrap());
     use ConsentDecision::{Deny, Grant};
     for (decision, grantee, purpose, covered) in [
         (Grant, Grantee::Site(a.clone()), Purpose::Treatment, true),
@@ -79,13 +54,7 @@ fn grantees() {
 #[test]
 fn the_last_moment_still_counts() {
     let end = Some(UnixMillis::new(10));
-    let terms = ConsentTerms::new(
-        ConsentDecision::Grant,
-        Grantee::AllTreatingSites,
-        StudyScope::All,
-        treatment(),
-        end,
-    );
+    let terms = ConsentTerms::new(ConsentDecision::Grant, Grantee::AllTreatingSites, StudyScope::All, treatment(), end);
     let terms = terms.unwrap();
     assert!(!terms.is_expired(UnixMillis::new(10)) && terms.is_expired(UnixMillis::new(11)));
 }
@@ -95,12 +64,7 @@ fn consent_identifiers_print_and_parse() {
     let id = ConsentId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
     assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
     assert_eq!(id.to_string().parse(), Ok(id));
-    for text in [
-        "",
-        "00",
-        "+00102030405060708090a0b0c0d0eff",
-        "000102030405060708090a0b0c0d0efg",
-    ] {
+    for text in ["", "00", "+00102030405060708090a0b0c0d0eff", "000102030405060708090a0b0c0d0efg"] {
         assert_eq!(text.parse::<ConsentId>(), Err(ConsentIdError), "{text:?}");
     }
 }

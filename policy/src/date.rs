@@ -26,14 +26,9 @@ pub enum DateError {
 
 impl CalendarDate {
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, DateError> {
-        let exists = (1000..=9999).contains(&year)
-            && (1..=12).contains(&month)
-            && (1..=month_days(year, month)).contains(&day);
-        if exists {
-            Ok(Self { year, month, day })
-        } else {
-            Err(DateError::NoSuchDay)
-        }
+        let exists =
+            (1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=month_days(year, month)).contains(&day);
+        if exists { Ok(Self { year, month, day }) } else { Err(DateError::NoSuchDay) }
     }
 
     /// Reads `yyyymmdd`, `yyyy.mm.dd` or `yyyy-mm-dd`; blanks around it are padding.
@@ -48,10 +43,7 @@ impl CalendarDate {
         if digits.len() != 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(DateError::Form);
         }
-        digits
-            .parse::<u32>()
-            .map_err(|_| DateError::Form)
-            .and_then(Self::try_from)
+        digits.parse::<u32>().map_err(|_| DateError::Form).and_then(Self::try_from)
     }
 
     pub const fn year(self) -> u16 {
@@ -70,7 +62,7 @@ impl CalendarDate {
 /// Days of a month of the Gregorian calendar; `month` is 1 to 12.
 const fn month_days(year: u16, month: u8) -> u8 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,

@@ -48,10 +48,7 @@ impl PersonName {
         let bounded: String = text.chars().take(NAME_CHARS_MAX).collect();
         let mut written = fold(&bounded);
         written.make_ascii_uppercase();
-        written
-            .chars()
-            .any(char::is_alphanumeric)
-            .then_some(Self { written })
+        written.chars().any(char::is_alphanumeric).then_some(Self { written })
     }
 
     /// The name in clear, upper-cased and width-folded.
@@ -67,10 +64,7 @@ impl PersonName {
     pub fn contradicts(&self, other: &Self) -> bool {
         let mut comparable = false;
         for mine in self.spellings() {
-            for theirs in other
-                .spellings()
-                .filter(|theirs| theirs.latin == mine.latin)
-            {
+            for theirs in other.spellings().filter(|theirs| theirs.latin == mine.latin) {
                 if mine.agrees(&theirs) {
                     return false;
                 }
@@ -89,11 +83,8 @@ struct Spelling {
 
 impl Spelling {
     fn read(group: &str) -> Option<Self> {
-        let parts: Vec<String> = group
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let parts: Vec<String> =
+            group.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let latin = parts.iter().all(|part| part.is_ascii());
         (!parts.is_empty()).then_some(Self { latin, parts })
     }
@@ -161,20 +152,12 @@ impl fmt::Display for Disagreement {
 
 impl Demographics {
     pub fn new(name: Option<PersonName>, sex: Option<Sex>, birth_date: Option<BirthDate>) -> Self {
-        Self {
-            name,
-            sex,
-            birth_date,
-        }
+        Self { name, sex, birth_date }
     }
 
     /// Reads the fields as a data set or an export has them; what can't be read counts as not said.
     pub fn read(name: &str, sex: &str, birth_date: &str) -> Self {
-        Self {
-            name: PersonName::read(name),
-            sex: Sex::read(sex),
-            birth_date: BirthDate::parse(birth_date).ok(),
-        }
+        Self { name: PersonName::read(name), sex: Sex::read(sex), birth_date: BirthDate::parse(birth_date).ok() }
     }
 
     pub fn name(&self) -> Option<&PersonName> {
@@ -193,16 +176,11 @@ impl Demographics {
     pub fn disagreements(&self, other: &Self) -> Vec<Disagreement> {
         let name = matches!((&self.name, &other.name), (Some(a), Some(b)) if a.contradicts(b));
         let sex = matches!((self.sex, other.sex), (Some(a), Some(b)) if a != b && a != Sex::Other && b != Sex::Other);
-        let birth_date =
-            matches!((self.birth_date, other.birth_date), (Some(a), Some(b)) if a != b);
-        [
-            (name, Disagreement::Name),
-            (sex, Disagreement::Sex),
-            (birth_date, Disagreement::BirthDate),
-        ]
-        .into_iter()
-        .filter_map(|(contradicts, field)| contradicts.then_some(field))
-        .collect()
+        let birth_date = matches!((self.birth_date, other.birth_date), (Some(a), Some(b)) if a != b);
+        [(name, Disagreement::Name), (sex, Disagreement::Sex), (birth_date, Disagreement::BirthDate)]
+            .into_iter()
+            .filter_map(|(contradicts, field)| contradicts.then_some(field))
+            .collect()
     }
 }
 
@@ -234,13 +212,7 @@ mod tests {
             ("阿依·古丽", "阿依古丽", false),
         ] {
             let (a, b) = (PersonName::read(a).unwrap(), PersonName::read(b).unwrap());
-            assert_eq!(
-                (a.contradicts(&b), b.contradicts(&a)),
-                (expected, expected),
-                "{} {}",
-                a.reveal(),
-                b.reveal()
-            );
+            assert_eq!((a.contradicts(&b), b.contradicts(&a)), (expected, expected), "{} {}", a.reveal(), b.reveal());
         }
     }
 
@@ -255,10 +227,7 @@ mod tests {
             (Demographics::read("", "O", ""), vec![]),
             (Demographics::read("张三", "F", ""), vec![Sex]),
             (Demographics::read("", "1", "19800102"), vec![BirthDate]),
-            (
-                Demographics::read("李四", "2", "19900101"),
-                vec![Name, Sex, BirthDate],
-            ),
+            (Demographics::read("李四", "2", "19900101"), vec![Name, Sex, BirthDate]),
         ] {
             assert_eq!(full.disagreements(&other), expected);
         }
@@ -266,11 +235,7 @@ mod tests {
 
     #[test]
     fn nothing_prints() {
-        let debug = format!(
-            "{:?} {:?}",
-            Demographics::read("张三", "M", "19800101"),
-            PersonName::read("张三")
-        );
+        let debug = format!("{:?} {:?}", Demographics::read("张三", "M", "19800101"), PersonName::read("张三"));
         assert!(!debug.contains('张') && !debug.contains("1980"), "{debug}");
     }
 }

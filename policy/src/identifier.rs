@@ -79,21 +79,14 @@ pub enum IdentifierError {
     IssuerMissing { kind: IdentifierKind },
     #[error("a {kind} number is issued by the state; write {kind}:<number> without an issuer")]
     IssuerNotExpected { kind: IdentifierKind },
-    #[error(
-        "the issuer of a passport is a country's code of one to three letters, for example CHN"
-    )]
+    #[error("the issuer of a passport is a country's code of one to three letters, for example CHN")]
     CountryExpected,
     #[error("the issuer has {chars} characters, 1 to {ISSUER_CHARS_MAX} are allowed")]
     IssuerLength { chars: usize },
-    #[error(
-        "the issuer has a character that is not allowed: slash, backslash or a control character"
-    )]
+    #[error("the issuer has a character that is not allowed: slash, backslash or a control character")]
     IssuerCharacter,
     #[error("this is not a valid {kind} number: {fault}")]
-    Number {
-        kind: IdentifierKind,
-        fault: NumberFault,
-    },
+    Number { kind: IdentifierKind, fault: NumberFault },
 }
 
 impl Identifier {
@@ -119,11 +112,7 @@ impl Identifier {
         if !value.chars().all(|c| is_value_char(kind, c)) {
             return Err(IdentifierError::ValueCharacter { kind });
         }
-        Ok(Self {
-            kind,
-            issuer,
-            value,
-        })
+        Ok(Self { kind, issuer, value })
     }
 
     /// A number that a hospital gave: DICOM's PatientID under its issuer.
@@ -139,9 +128,7 @@ impl Identifier {
         match kind.issuer_rule() {
             IssuerRule::State => Self::new(kind, Issuer::state(), rest),
             IssuerRule::Country | IssuerRule::Named => {
-                let (issuer, value) = rest
-                    .split_once('/')
-                    .ok_or(IdentifierError::IssuerMissing { kind })?;
+                let (issuer, value) = rest.split_once('/').ok_or(IdentifierError::IssuerMissing { kind })?;
                 Self::new(kind, Issuer::parse(issuer)?, value)
             }
         }
@@ -152,10 +139,7 @@ impl Identifier {
         match (self.check(), mode) {
             (Ok(()), _) => Ok((self, None)),
             (Err(fault), CheckMode::Warn) => Ok((self, Some(fault))),
-            (Err(fault), CheckMode::Strict) => Err(IdentifierError::Number {
-                kind: self.kind,
-                fault,
-            }),
+            (Err(fault), CheckMode::Strict) => Err(IdentifierError::Number { kind: self.kind, fault }),
         }
     }
 
@@ -269,16 +253,8 @@ impl TryFrom<UncheckedIdentifier> for Identifier {
 
 impl From<Identifier> for UncheckedIdentifier {
     fn from(identifier: Identifier) -> Self {
-        let Identifier {
-            kind,
-            issuer,
-            value,
-        } = identifier;
-        Self {
-            kind,
-            issuer: issuer.into(),
-            value,
-        }
+        let Identifier { kind, issuer, value } = identifier;
+        Self { kind, issuer: issuer.into(), value }
     }
 }
 

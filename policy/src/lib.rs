@@ -5,7 +5,7 @@
 //! from its record, and so that the simulator runs the same code as the program.
 //!
 //! Where to start: [`Identifier`] (whose examination), [`ConsentTerms`] (what the patient allowed),
-//! [`Rules::decide`] (may X see Y for Z), [`Crosswalk`] (from hospital numbers to identifiers).
+//! [`Rules::decide`] (may X see Y for Z).
 //!
 //! Invariants:
 //! 1. Text that arrives from outside becomes a checked type here or is refused; the types' fields are private.
@@ -19,30 +19,41 @@ mod numbered;
 
 mod consent;
 mod date;
+mod decision;
 mod demographics;
+mod evaluation;
+mod facts;
 mod folding;
 mod identifier;
+mod reason;
 mod release;
+mod rules;
 mod site;
 mod study;
 mod time;
 mod uid;
 
 pub use consent::{
-    CONSENT_STUDIES_MAX, ConsentDecision, ConsentId, ConsentIdError, ConsentTerms,
-    ConsentTermsError, EvidenceClass, Grantee, Purpose, PurposeScope, StudyScope,
+    CONSENT_STUDIES_MAX, ConsentDecision, ConsentId, ConsentIdError, ConsentTerms, ConsentTermsError, EvidenceClass,
+    Grantee, Purpose, PurposeScope, StudyScope,
 };
 pub use date::{BirthDate, CalendarDate, DateError, StudyDate};
+pub use decision::{
+    Action, BREAK_GLASS_REASON_CHARS_MAX, BREAK_GLASS_REASON_CHARS_MIN, Basis, BasisKind, BreakGlass, BreakGlassReason,
+    BreakGlassReasonError, Circumstances, Confirmation, Decision, Duty, Freshness, Ground, GroundStanding,
+    KnownConsent, Level, RULE_ID_CHARS_MAX, Request, Resource, RuleId, RuleIdError, Standing, StudyFacts,
+};
 pub use demographics::{Demographics, Disagreement, EmptyName, PersonName, Sex};
 pub use identifier::{
-    CheckMode, IDENTIFIER_VALUE_CHARS_MAX, ISSUER_CHARS_MAX, Identifier, IdentifierError,
-    IdentifierKind, Issuer, NumberFault, ResidentFacts,
+    CheckMode, IDENTIFIER_VALUE_CHARS_MAX, ISSUER_CHARS_MAX, Identifier, IdentifierError, IdentifierKind, Issuer,
+    NumberFault, ResidentFacts,
 };
 pub use numbered::NumberedError;
+pub use reason::{Reason, ReasonCode};
 pub use release::{AmendmentKind, RejectionReason, ReleaseEvent, ReleaseState, TransitionError};
+pub use rules::{FEDERATION_DEFAULT, NEUTRAL_LEVEL, RULE_BASE_BYTES_MAX, RULES_MAX, Rules, RulesError, SCHEMA};
 pub use site::{
-    Role, SITE_ID_CHARS_MAX, SiteId, SiteIdError, Title, USER_ID_CHARS_MAX, UserAssertion, UserId,
-    UserIdError,
+    Role, SITE_ID_CHARS_MAX, SiteId, SiteIdError, Title, USER_ID_CHARS_MAX, UserAssertion, UserId, UserIdError,
 };
 pub use study::{BodyRegion, Modality, ModalityError, SensitiveMark, VisibilityClass};
 pub use time::{DurationMs, UnixMillis};

@@ -11,17 +11,11 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NumberedError {
     /// Read from the wire.
-    #[error(
-        "{what} number {number} is unknown to this version; update this node or ask the sender what it means"
-    )]
+    #[error("{what} number {number} is unknown to this version; update this node or ask the sender what it means")]
     UnknownNumber { what: &'static str, number: u16 },
     /// Typed by a person or read from a file.
     #[error("{what} {name:?} is unknown; use one of: {known}")]
-    UnknownName {
-        what: &'static str,
-        name: String,
-        known: String,
-    },
+    UnknownName { what: &'static str, name: String, known: String },
 }
 
 /// How much of an unknown name an error message repeats.
@@ -119,32 +113,17 @@ mod tests {
 
     #[test]
     fn unknown_numbers_and_names_are_refused() {
-        assert_eq!(
-            Token::try_from(2),
-            Err(NumberedError::UnknownNumber {
-                what: "token",
-                number: 2
-            })
-        );
+        assert_eq!(Token::try_from(2), Err(NumberedError::UnknownNumber { what: "token", number: 2 }));
         let error = "middle".parse::<Token>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "token \"middle\" is unknown; use one of: left, right"
-        );
+        assert_eq!(error.to_string(), "token \"middle\" is unknown; use one of: left, right");
     }
 
     #[test]
     fn every_vocabulary_has_distinct_numbers_and_names() {
         fn check(what: &str, entries: Vec<(u16, &str)>) {
-            let numbers: std::collections::BTreeSet<_> =
-                entries.iter().map(|entry| entry.0).collect();
-            let names: std::collections::BTreeSet<_> =
-                entries.iter().map(|entry| entry.1).collect();
-            assert_eq!(
-                (numbers.len(), names.len()),
-                (entries.len(), entries.len()),
-                "{what}"
-            );
+            let numbers: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.0).collect();
+            let names: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.1).collect();
+            assert_eq!((numbers.len(), names.len()), (entries.len(), entries.len()), "{what}");
         }
         macro_rules! check_all {
             ($($name:ty),+) => {$(

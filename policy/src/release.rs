@@ -113,15 +113,9 @@ impl TryFrom<u16> for AmendmentKind {
             4 => Ok(Self::Merge),
             5 => Ok(Self::Withdraw),
             6 => Ok(Self::Release),
-            _ => match number
-                .checked_sub(REJECT_BASE)
-                .map(RejectionReason::try_from)
-            {
+            _ => match number.checked_sub(REJECT_BASE).map(RejectionReason::try_from) {
                 Some(Ok(reason)) => Ok(Self::Reject(reason)),
-                Some(Err(_)) | None => Err(NumberedError::UnknownNumber {
-                    what: "amendment kind",
-                    number,
-                }),
+                Some(Err(_)) | None => Err(NumberedError::UnknownNumber { what: "amendment kind", number }),
             },
         }
     }
@@ -166,24 +160,16 @@ impl ReleaseState {
             (_, Event::Amended(AmendmentKind::Withdraw)) => Ok(State::Withdrawn),
 
             (State::Receiving, Event::Closed) => Ok(State::Complete),
-            (State::Complete | State::Released | State::Amended, Event::Closed) => {
-                Err(TransitionError::AlreadyClosed)
-            }
+            (State::Complete | State::Released | State::Amended, Event::Closed) => Err(TransitionError::AlreadyClosed),
 
-            (State::Receiving, Event::Amended(AmendmentKind::Release)) => {
-                Err(TransitionError::NotComplete)
-            }
+            (State::Receiving, Event::Amended(AmendmentKind::Release)) => Err(TransitionError::NotComplete),
             (State::Complete, Event::Amended(AmendmentKind::Release)) => Ok(State::Released),
             (State::Released | State::Amended, Event::Amended(AmendmentKind::Release)) => {
                 Err(TransitionError::AlreadyReleased)
             }
 
-            (State::Receiving | State::Complete, Event::ObjectsArrived | Event::Amended(_)) => {
-                Ok(self)
-            }
-            (State::Released | State::Amended, Event::ObjectsArrived | Event::Amended(_)) => {
-                Ok(State::Amended)
-            }
+            (State::Receiving | State::Complete, Event::ObjectsArrived | Event::Amended(_)) => Ok(self),
+            (State::Released | State::Amended, Event::ObjectsArrived | Event::Amended(_)) => Ok(State::Amended),
         }
     }
 
@@ -215,19 +201,11 @@ mod tests {
             (Complete, Closed, Err(TransitionError::AlreadyClosed)),
             (Released, ObjectsArrived, Ok(Amended)),
             (Released, Amend(reject), Ok(Amended)),
-            (
-                Released,
-                Amend(Release),
-                Err(TransitionError::AlreadyReleased),
-            ),
+            (Released, Amend(Release), Err(TransitionError::AlreadyReleased)),
             (Released, Closed, Err(TransitionError::AlreadyClosed)),
             (Amended, ObjectsArrived, Ok(Amended)),
             (Amended, Amend(Demographics), Ok(Amended)),
-            (
-                Amended,
-                Amend(Release),
-                Err(TransitionError::AlreadyReleased),
-            ),
+            (Amended, Amend(Release), Err(TransitionError::AlreadyReleased)),
             (Amended, Amend(Withdraw), Ok(Withdrawn)),
             (Withdrawn, ObjectsArrived, Err(TransitionError::Withdrawn)),
             (Withdrawn, Closed, Err(TransitionError::Withdrawn)),
@@ -239,16 +217,11 @@ mod tests {
 
     #[test]
     fn amendment_numbers_round_trip() {
-        let kinds: Vec<AmendmentKind> = (0..=u16::MAX)
-            .filter_map(|n| AmendmentKind::try_from(n).ok())
-            .collect();
+        let kinds: Vec<AmendmentKind> = (0..=u16::MAX).filter_map(|n| AmendmentKind::try_from(n).ok()).collect();
         assert_eq!(kinds.len(), 6 + RejectionReason::ALL.len());
         for kind in kinds {
             assert_eq!(AmendmentKind::try_from(kind.number()), Ok(kind));
         }
-        assert_eq!(
-            AmendmentKind::Reject(RejectionReason::RetentionExpired).number(),
-            20
-        );
+        assert_eq!(AmendmentKind::Reject(RejectionReason::RetentionExpired).number(), 20);
     }
 }

@@ -29,10 +29,7 @@ pub enum SiteIdError {
 
 impl SiteId {
     pub fn parse(text: &str) -> Result<Self, SiteIdError> {
-        if let Some(found) = text
-            .chars()
-            .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-'))
-        {
+        if let Some(found) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
             return Err(SiteIdError::Character { found });
         }
         if text.len() < 2 || text.len() > SITE_ID_CHARS_MAX {
@@ -95,10 +92,7 @@ impl UserId {
         if chars == 0 || chars > USER_ID_CHARS_MAX {
             return Err(UserIdError::Length { chars });
         }
-        match text
-            .chars()
-            .find(|c| !c.is_alphanumeric() && !matches!(c, '.' | '_' | '-' | '@'))
-        {
+        match text.chars().find(|c| !c.is_alphanumeric() && !matches!(c, '.' | '_' | '-' | '@')) {
             Some(found) => Err(UserIdError::Character { found }),
             None => Ok(Self(text.to_owned())),
         }
@@ -180,12 +174,7 @@ pub struct UserAssertion {
 
 impl UserAssertion {
     pub fn new(site: SiteId, user: UserId, role: Role, title: Option<Title>) -> Self {
-        Self {
-            site,
-            user,
-            role,
-            title,
-        }
+        Self { site, user, role, title }
     }
 
     pub fn site(&self) -> &SiteId {
@@ -221,10 +210,7 @@ mod tests {
             ("成都", Err(SiteIdError::Character { found: '成' })),
             ("-ab", Err(SiteIdError::Hyphen)),
             ("ab-", Err(SiteIdError::Hyphen)),
-            (
-                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-                Err(SiteIdError::Length { chars: 33 }),
-            ),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Err(SiteIdError::Length { chars: 33 })),
         ] {
             assert_eq!(SiteId::parse(text).map(drop), expected, "{text:?}");
         }
@@ -232,13 +218,7 @@ mod tests {
 
     #[test]
     fn user_identifiers() {
-        for (text, accepted) in [
-            ("d001", true),
-            ("wang.wei@a", true),
-            ("", false),
-            ("a b", false),
-            ("a\n", false),
-        ] {
+        for (text, accepted) in [("d001", true), ("wang.wei@a", true), ("", false), ("a b", false), ("a\n", false)] {
             assert_eq!(UserId::parse(text).is_ok(), accepted, "{text:?}");
         }
         assert!(UserId::parse(&"x".repeat(65)).is_err());

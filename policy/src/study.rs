@@ -21,9 +21,7 @@ impl Modality {
     /// Reads a code; blanks around it are padding, and lower case is what some devices write.
     pub fn parse(text: &str) -> Result<Self, ModalityError> {
         let code = text.trim_matches([' ', '\0']).to_ascii_uppercase();
-        let formed = code
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        let formed = code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
         if code.is_empty() || code.len() > MODALITY_CHARS_MAX || !formed {
             return Err(ModalityError);
         }
@@ -137,10 +135,7 @@ impl BodyRegion {
     pub fn from_dicom(body_part: &str) -> Self {
         let code = body_part.trim_matches([' ', '\0']).to_ascii_uppercase();
         let found = BODY_PARTS.binary_search_by(|(known, _)| known.cmp(&code.as_str()));
-        found
-            .ok()
-            .and_then(|index| BODY_PARTS.get(index))
-            .map_or(BodyRegion::Unspecified, |entry| entry.1)
+        found.ok().and_then(|index| BODY_PARTS.get(index)).map_or(BodyRegion::Unspecified, |entry| entry.1)
     }
 }
 
@@ -174,28 +169,15 @@ mod tests {
 
     #[test]
     fn modalities() {
-        for (text, expected) in [
-            ("CT", Some("CT")),
-            ("mr ", Some("MR")),
-            ("", None),
-            ("C T", None),
-            ("超声", None),
-        ] {
-            assert_eq!(
-                Modality::parse(text).ok().as_ref().map(Modality::as_str),
-                expected,
-                "{text:?}"
-            );
+        for (text, expected) in [("CT", Some("CT")), ("mr ", Some("MR")), ("", None), ("C T", None), ("超声", None)] {
+            assert_eq!(Modality::parse(text).ok().as_ref().map(Modality::as_str), expected, "{text:?}");
         }
         assert!(Modality::parse("ABCDEFGHIJKLMNOPQ").is_err());
     }
 
     #[test]
     fn body_parts_are_sorted_and_found() {
-        assert!(
-            BODY_PARTS.windows(2).all(|pair| pair[0].0 < pair[1].0),
-            "binary search needs the order"
-        );
+        assert!(BODY_PARTS.windows(2).all(|pair| pair[0].0 < pair[1].0), "binary search needs the order");
         for (text, expected) in [
             ("CHEST", BodyRegion::Chest),
             ("lspine ", BodyRegion::Spine),

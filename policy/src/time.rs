@@ -61,14 +61,8 @@ mod tests {
     fn arithmetic_saturates() {
         let last = UnixMillis::new(u64::MAX);
         assert_eq!(last.after(DurationMs::from_minutes(10)), last);
-        assert_eq!(
-            UnixMillis::new(5).since(UnixMillis::new(9)),
-            DurationMs::new(0)
-        );
+        assert_eq!(UnixMillis::new(5).since(UnixMillis::new(9)), DurationMs::new(0));
         assert_eq!(DurationMs::from_minutes(u64::MAX).as_u64(), u64::MAX);
-        assert_eq!(
-            UnixMillis::new(1_000).after(DurationMs::from_secs(2)),
-            UnixMillis::new(3_000)
-        );
+        assert_eq!(UnixMillis::new(1_000).after(DurationMs::from_secs(2)), UnixMillis::new(3_000));
     }
 }

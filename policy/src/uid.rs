@@ -53,9 +53,7 @@ impl Uid {
 
     /// Whether no component has a leading zero, as PS3.5 section 9.1 demands.
     pub fn is_conformant(&self) -> bool {
-        self.0
-            .split('.')
-            .all(|component| component.len() == 1 || !component.starts_with('0'))
+        self.0.split('.').all(|component| component.len() == 1 || !component.starts_with('0'))
     }
 }
 
@@ -106,11 +104,7 @@ mod tests {
             ("2", "2", true),
         ] {
             let uid = Uid::parse(text).unwrap();
-            assert_eq!(
-                (uid.as_str(), uid.is_conformant()),
-                (expected, conformant),
-                "{text:?}"
-            );
+            assert_eq!((uid.as_str(), uid.is_conformant()), (expected, conformant), "{text:?}");
         }
     }
 

@@ -88,10 +88,7 @@ impl Issuer {
         if chars == 0 || chars > ISSUER_CHARS_MAX {
             return Err(IdentifierError::IssuerLength { chars });
         }
-        if name
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '/' | '\\'))
-        {
+        if name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\')) {
             return Err(IdentifierError::IssuerCharacter);
         }
         Ok(Self(name))

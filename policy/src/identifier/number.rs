@@ -15,10 +15,7 @@ const CHECK_CHARACTERS: [u8; 11] = *b"10X98765432";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NumberFault {
     #[error("it should have {expected} characters and has {found}")]
-    Length {
-        expected: &'static str,
-        found: usize,
-    },
+    Length { expected: &'static str, found: usize },
     #[error("it should be {expected}")]
     Pattern { expected: &'static str },
     #[error("the birth date in it is not a date")]
@@ -52,58 +49,27 @@ pub(super) fn check(kind: IdentifierKind, value: &str) -> Result<(), NumberFault
         IdentifierKind::HkMacauPermit => {
             expect_length(bytes, &[9, 11], "9 or 11")?;
             let formed = matches!(bytes.first(), Some(b'H' | b'M')) && all_digits(bytes.get(1..));
-            expect(
-                formed,
-                NumberFault::Pattern {
-                    expected: "H or M and digits",
-                },
-            )
+            expect(formed, NumberFault::Pattern { expected: "H or M and digits" })
         }
         IdentifierKind::TaiwanPermit => {
             expect_length(bytes, &[8, 10], "8 or 10")?;
-            expect(
-                all_digits(Some(bytes)),
-                NumberFault::Pattern { expected: "digits" },
-            )
+            expect(all_digits(Some(bytes)), NumberFault::Pattern { expected: "digits" })
         }
         IdentifierKind::ForeignResidencePermit if bytes.len() == 18 => check_resident(bytes),
         IdentifierKind::ForeignResidencePermit => {
             expect_length(bytes, &[15, 18], "15 or 18")?;
-            let letters = bytes
-                .get(..3)
-                .is_some_and(|head| head.iter().all(u8::is_ascii_uppercase));
-            expect(
-                letters && all_digits(bytes.get(3..)),
-                NumberFault::Pattern {
-                    expected: "3 letters and 12 digits",
-                },
-            )
+            let letters = bytes.get(..3).is_some_and(|head| head.iter().all(u8::is_ascii_uppercase));
+            expect(letters && all_digits(bytes.get(3..)), NumberFault::Pattern { expected: "3 letters and 12 digits" })
         }
         IdentifierKind::BirthCertificate => {
             expect_length(bytes, &[10], "10")?;
             let letter = bytes.first().is_some_and(u8::is_ascii_uppercase);
-            expect(
-                letter && all_digits(bytes.get(1..)),
-                NumberFault::Pattern {
-                    expected: "a letter and 9 digits",
-                },
-            )
+            expect(letter && all_digits(bytes.get(1..)), NumberFault::Pattern { expected: "a letter and 9 digits" })
         }
         IdentifierKind::Passport => {
-            expect(
-                (5..=15).contains(&bytes.len()),
-                NumberFault::Length {
-                    expected: "5 to 15",
-                    found: bytes.len(),
-                },
-            )?;
+            expect((5..=15).contains(&bytes.len()), NumberFault::Length { expected: "5 to 15", found: bytes.len() })?;
             let formed = bytes.iter().all(u8::is_ascii_alphanumeric);
-            expect(
-                formed,
-                NumberFault::Pattern {
-                    expected: "Latin letters and digits",
-                },
-            )
+            expect(formed, NumberFault::Pattern { expected: "Latin letters and digits" })
         }
         IdentifierKind::HouseholdRegister
         | IdentifierKind::OfficerCard
@@ -116,18 +82,8 @@ fn expect(holds: bool, fault: NumberFault) -> Result<(), NumberFault> {
     if holds { Ok(()) } else { Err(fault) }
 }
 
-fn expect_length(
-    bytes: &[u8],
-    lengths: &[usize],
-    expected: &'static str,
-) -> Result<(), NumberFault> {
-    expect(
-        lengths.contains(&bytes.len()),
-        NumberFault::Length {
-            expected,
-            found: bytes.len(),
-        },
-    )
+fn expect_length(bytes: &[u8], lengths: &[usize], expected: &'static str) -> Result<(), NumberFault> {
+    expect(lengths.contains(&bytes.len()), NumberFault::Length { expected, found: bytes.len() })
 }
 
 fn all_digits(bytes: Option<&[u8]>) -> bool {
@@ -137,23 +93,12 @@ fn all_digits(bytes: Option<&[u8]>) -> bool {
 fn check_resident(bytes: &[u8]) -> Result<(), NumberFault> {
     expect_length(bytes, &[18], "18")?;
     let (Some(body), Some(last)) = (bytes.get(..17), bytes.get(17)) else {
-        return Err(NumberFault::Length {
-            expected: "18",
-            found: bytes.len(),
-        });
+        return Err(NumberFault::Length { expected: "18", found: bytes.len() });
     };
     let formed = all_digits(Some(body)) && (last.is_ascii_digit() || *last == b'X');
-    expect(
-        formed,
-        NumberFault::Pattern {
-            expected: "17 digits and a digit or X",
-        },
-    )?;
+    expect(formed, NumberFault::Pattern { expected: "17 digits and a digit or X" })?;
     expect(birth_date(bytes).is_some(), NumberFault::BirthDate)?;
-    expect(
-        check_character(body) == Some(*last),
-        NumberFault::CheckDigit,
-    )
+    expect(check_character(body) == Some(*last), NumberFault::CheckDigit)
 }
 
 /// The check character over 17 digits.
@@ -161,14 +106,8 @@ fn check_character(body: &[u8]) -> Option<u8> {
     if body.len() != WEIGHTS.len() || !all_digits(Some(body)) {
         return None;
     }
-    let sum: u32 = body
-        .iter()
-        .zip(WEIGHTS)
-        .map(|(digit, weight)| u32::from(digit - b'0') * weight)
-        .sum();
-    CHECK_CHARACTERS
-        .get(sum as usize % CHECK_CHARACTERS.len())
-        .copied()
+    let sum: u32 = body.iter().zip(WEIGHTS).map(|(digit, weight)| u32::from(digit - b'0') * weight).sum();
+    CHECK_CHARACTERS.get(sum as usize % CHECK_CHARACTERS.len()).copied()
 }
 
 /// Digits 7 to 14 of a resident number.
@@ -182,15 +121,8 @@ pub(super) fn resident_facts(value: &str) -> Option<ResidentFacts> {
     let bytes = value.as_bytes();
     check_resident(bytes).ok()?;
     let order = bytes.get(16)? - b'0';
-    let sex = if order % 2 == 1 {
-        Sex::Male
-    } else {
-        Sex::Female
-    };
-    Some(ResidentFacts {
-        birth_date: birth_date(bytes)?,
-        sex,
-    })
+    let sex = if order % 2 == 1 { Sex::Male } else { Sex::Female };
+    Some(ResidentFacts { birth_date: birth_date(bytes)?, sex })
 }
 
 /// The 18-digit number of a 15-digit one: the century is put in and the check digit appended (GB 11643-1999).
