@@ -1,4 +1,6 @@
-//! What a study record says of an examination besides its UIDs and date.
+//! The modality of an examination, and with it the coded words that a study record may say besides UIDs and date.
+//!
+//! Coded values only. Descriptions, accession numbers and names come from the holder, after a decision.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

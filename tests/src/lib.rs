@@ -1,1 +1,20 @@
-//! placeholder
+//! The black-box harness: starts the built `tessera` program and other people's DICOM tools as processes, waits for
+//! what should happen, kills them without warning, and shows their logs when a test fails.
+//!
+//! It knows the program only as a user does, by its command line, its ports and its files; it must never depend on
+//! the crates. Invariants: every wait has a deadline; every process started is dead when its handle is dropped; ports
+//! are on loopback only. What a test started is printed with the log's end if the test panics.
+
+mod clients;
+mod port;
+mod process;
+mod program;
+mod scratch;
+mod wait;
+
+pub use clients::{dcmtk, python, python_program, tests_folder};
+pub use port::free_port;
+pub use process::Process;
+pub use program::{Outcome, run, tessera, tessera_program, viewer_folder};
+pub use scratch::Scratch;
+pub use wait::{PAUSE_MAX, poll, wait_until};

@@ -1,0 +1,50 @@
+//! Other people's DICOM programs: DCMTK's tools, and the Python clients of `tests/py` in bootstrap's environment.
+//!
+//! They are what a hospital has; a test that only our own client passes proves little.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::program::{Outcome, run};
+
+/// Runs one of DCMTK's tools (`storescu`, `echoscu`, `findscu`, `dcmdump`, ...) to its end.
+#[track_caller]
+pub fn dcmtk<A: AsRef<OsStr>>(tool: &str, arguments: &[A]) -> Outcome {
+    let mut command = Command::new(tool);
+    command.args(arguments);
+    run(command)
+}
+
+/// Runs a program of `tests/py` to its end.
+#[track_caller]
+pub fn python<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Outcome {
+    let mut command = Command::new(python_program());
+    command.arg(tests_folder().join("py").join(program)).args(arguments);
+    run(command)
+}
+
+/// The interpreter that has the pinned clients: `TESSERA_PYTHON`, or the one that bootstrap made.
+#[track_caller]
+pub fn python_program() -> PathBuf {
+    let path = match std::env::var_os("TESSERA_PYTHON") {
+        Some(path) => PathBuf::from(path),
+        None => cache_folder().join("venv/bin/python"),
+    };
+    assert!(path.is_file(), "{} is not there: tests/bootstrap.sh test", path.display());
+    path
+}
+
+/// The folder of this crate, for programs and files that tests bring along.
+pub fn tests_folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where bootstrap puts what it installs.
+pub(crate) fn cache_folder() -> PathBuf {
+    match (std::env::var_os("TESSERA_CACHE"), std::env::var_os("HOME")) {
+        (Some(folder), _) => PathBuf::from(folder),
+        (None, Some(home)) => PathBuf::from(home).join(".cache/tessera"),
+        (None, None) => panic!("neither TESSERA_CACHE nor HOME is set"),
+    }
+}
