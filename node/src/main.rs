@@ -2,4 +2,6 @@
 //! Here lies only the entry; what a command does lies in its own module.
 //! Not for decisions: those belong to policy, consensus and federation, where the simulator can run them.
 
+mod dicom;
+
 fn main() {}

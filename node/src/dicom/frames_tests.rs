@@ -1,0 +1,130 @@
+//! Native frames in every word size and order, encapsulated frames by every kind of table, and refusals.
+
+use super::*;
+use crate::dicom::identifiers::Uid;
+use crate::dicom::source::in_memory;
+use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, RLE_LOSSLESS};
+use crate::dicom::testing::DataSetBuilder;
+
+fn syntax(uid: &str) -> TransferSyntax {
+    TransferSyntax::of(&Uid::parse(uid).expect("a syntax of the table"))
+}
+
+/// Name, syntax, [rows, columns, samples, bits, frames], VR, pixel data, frames as served.
+type NativeCase = (&'static str, &'static str, [u16; 5], &'static str, Vec<u8>, Vec<Vec<u8>>);
+
+/// Name, frames, offset table, fragments, frames as served.
+type EncapsulatedCase<'a> = (&'static str, u16, Vec<u8>, Vec<&'a [u8]>, Result<Vec<Vec<u8>>, &'static str>);
+
+struct Shape {
+    rows: u16,
+    columns: u16,
+    samples: u16,
+    bits: u16,
+    frames: u16,
+}
+
+fn image(uid: &str, shape: &Shape) -> DataSetBuilder {
+    let mut out = DataSetBuilder::new(syntax(uid).encoding());
+    out.number(0x0028, 0x0002, shape.samples)
+        .text(0x0028, 0x0008, "IS", shape.frames.to_string().as_bytes())
+        .number(0x0028, 0x0010, shape.rows)
+        .number(0x0028, 0x0011, shape.columns)
+        .number(0x0028, 0x0100, shape.bits);
+    out
+}
+
+/// All frames as served, or the error.
+fn frames(bytes: &[u8], uid: &str) -> Result<Vec<Vec<u8>>, String> {
+    let syntax = syntax(uid);
+    let table = FrameTable::locate(in_memory(bytes, &syntax), &syntax).map_err(|e| e.to_string())?;
+    let read = |number| table.read(in_memory(bytes, &syntax).as_mut(), number).map_err(|e| e.to_string());
+    assert!(read(0).is_err() && read(table.len() + 1).is_err());
+    (1..=table.len()).map(read).collect()
+}
+
+#[test]
+fn native_frames() {
+    let table: Vec<NativeCase> = vec![
+        ("8 bit", EXPLICIT_LITTLE, [1, 2, 1, 8, 2], "OB", vec![1, 2, 3, 4], vec![vec![1, 2], vec![3, 4]]),
+        ("16 bit", EXPLICIT_LITTLE, [1, 1, 1, 16, 2], "OW", vec![1, 2, 3, 4], vec![vec![1, 2], vec![3, 4]]),
+        ("16 bit big", EXPLICIT_BIG, [1, 1, 1, 16, 2], "OW", vec![1, 2, 3, 4], vec![vec![2, 1], vec![4, 3]]),
+        ("32 bit big", EXPLICIT_BIG, [1, 1, 1, 32, 1], "OW", vec![1, 2, 3, 4], vec![vec![4, 3, 2, 1]]),
+        (
+            "8 bit words big",
+            EXPLICIT_BIG,
+            [1, 3, 1, 8, 2],
+            "OW",
+            vec![2, 1, 4, 3, 6, 5],
+            vec![vec![1, 2, 3], vec![4, 5, 6]],
+        ),
+        ("8 bit bytes big", EXPLICIT_BIG, [1, 2, 1, 8, 1], "OB", vec![1, 2], vec![vec![1, 2]]),
+        (
+            "1 bit",
+            EXPLICIT_LITTLE,
+            [2, 5, 1, 1, 2],
+            "OB",
+            vec![0xFF, 0b1010_1011, 0b0000_1111, 0],
+            vec![vec![0xFF, 0b11], vec![0b1110_1010, 0b11]],
+        ),
+        ("rgb", EXPLICIT_LITTLE, [1, 1, 3, 8, 2], "OB", vec![1, 2, 3, 4, 5, 6], vec![vec![1, 2, 3], vec![4, 5, 6]]),
+    ];
+    for (what, uid, [rows, columns, samples, bits, count], vr, value, expected) in table {
+        let mut out = image(uid, &Shape { rows, columns, samples, bits, frames: count });
+        out.text(0x7FE0, 0x0010, vr, &value);
+        let mut found = frames(&out.into_bytes(), uid).expect(what);
+        if bits == 1 {
+            // Bits behind the frame's last pixel are not specified.
+            found.iter_mut().for_each(|frame| frame[1] &= 0b11);
+        }
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+#[test]
+fn encapsulated_frames() {
+    let two = |offsets: &[u32]| offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect::<Vec<u8>>();
+    let (soi, rest): (&[u8], &[u8]) = (b"\xFF\xD8\xFF\xE0", b"rest");
+    let joined = [soi, rest].concat();
+    let table: Vec<EncapsulatedCase<'_>> = vec![
+        ("one frame, two fragments", 1, vec![], vec![soi, rest], Ok(vec![joined.clone()])),
+        ("a fragment a frame", 2, vec![], vec![b"ab", b"cd"], Ok(vec![b"ab".to_vec(), b"cd".to_vec()])),
+        ("offset table", 2, two(&[0, 22]), vec![b"ab", b"cd00", b"ef"], Ok(vec![b"abcd00".to_vec(), b"ef".to_vec()])),
+        ("codestreams", 2, vec![], vec![soi, rest, soi], Ok(vec![joined.clone(), soi.to_vec()])),
+        ("wrong table", 2, two(&[0, 4]), vec![soi, rest, soi], Ok(vec![joined.clone(), soi.to_vec()])),
+        ("cannot tell", 2, vec![], vec![b"ab", b"cd", b"ef"], Err("3 fragments can't be told apart into 2 frames")),
+        ("no fragments", 1, vec![], vec![], Err("0 fragments can't be told apart into 1 frames")),
+    ];
+    for (what, count, offsets, fragments, expected) in table {
+        let mut out = image(RLE_LOSSLESS, &Shape { rows: 9, columns: 9, samples: 1, bits: 8, frames: count });
+        out.fragments(&offsets, &fragments);
+        assert_eq!(frames(&out.into_bytes(), RLE_LOSSLESS), expected.map_err(str::to_owned), "{what}");
+    }
+}
+
+#[test]
+fn the_extended_table_comes_first() {
+    let mut out = image(RLE_LOSSLESS, &Shape { rows: 9, columns: 9, samples: 1, bits: 8, frames: 2 });
+    let offsets: Vec<u8> = [0u64, 10].iter().flat_map(|offset| offset.to_le_bytes()).collect();
+    out.text(0x7FE0, 0x0001, "OV", &offsets).fragments(b"", &[b"ab", b"cd", b"ef"]);
+    assert_eq!(frames(&out.into_bytes(), RLE_LOSSLESS), Ok(vec![b"ab".to_vec(), b"cdef".to_vec()]));
+}
+
+#[test]
+fn what_cannot_be_cut_is_named() {
+    let shape = Shape { rows: u16::MAX, columns: u16::MAX, samples: u16::MAX, bits: u16::MAX, frames: u16::MAX };
+    let mut huge = image(EXPLICIT_LITTLE, &shape);
+    huge.text(0x7FE0, 0x0010, "OW", &[0; 4]);
+    let bare = image(EXPLICIT_LITTLE, &Shape { rows: 1, columns: 1, samples: 1, bits: 8, frames: 1 });
+    let mut shapeless = DataSetBuilder::new(syntax(EXPLICIT_LITTLE).encoding());
+    shapeless.text(0x7FE0, 0x0010, "OW", &[0; 4]);
+    let table = [
+        (huge, "the object claims 65535 frames of"),
+        (bare, "the object has no pixel data"),
+        (shapeless, "the object lacks Bits Allocated"),
+    ];
+    for (out, expected) in table {
+        let error = frames(&out.into_bytes(), EXPLICIT_LITTLE).expect_err(expected);
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
