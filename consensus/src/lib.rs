@@ -7,10 +7,15 @@
 //! generic over its runtime) and `grpc` (feature `grpc`: the core's network).
 
 pub mod checkpoint;
+pub mod clock;
 pub mod digest;
+pub mod follow;
 pub mod ids;
+pub mod kernel;
 pub mod keys;
 pub mod merkle;
+pub mod replica;
+pub mod state;
 pub mod wire;
 
 pub use ids::{
