@@ -1,10 +1,11 @@
-//! Storage of a Tessera node: a key-value engine, and beside it a pixel store. Knows no medicine.
+//! Storage of a Tessera node: a key-value engine and a pixel store. Knows no medicine.
 //!
 //! - [`engine`]: the seam between the decision cores and the disk. A batch is visible at once and durable
 //!   later, and the caller is told when: so a simulated crash can fall between the write and the sync.
 //! - [`memory`]: the simulator's disk, deterministic, with faults on command.
-//! - [`rocks`] (feature `rocksdb`): the real one.
-//! - [`conformance`]: the suite that every engine passes.
+//! - `rocks` (feature `rocksdb`): the real one.
+//! - `conformance` (feature of that name): the suite that every engine passes.
+//! - [`pixels`]: content-addressed objects, append-only, encrypted at rest.
 //!
 //! Not here: what keys and values mean. Table names and key layouts belong to the crates that own the data.
 
@@ -14,6 +15,7 @@ pub mod engine;
 #[cfg(feature = "rocksdb")]
 mod flusher;
 pub mod memory;
+pub mod pixels;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 

@@ -1,6 +1,6 @@
 //! The real engine: RocksDB, one write-ahead log for all tables, one flusher.
 //!
-//! Writes go unsynced into the log's buffer; the [`crate::flusher`] thread writes the buffer out and syncs it
+//! Writes go unsynced into the log's buffer; the `flusher` thread writes the buffer out and syncs it
 //! (`flush_wal(true)`), so that one fsync carries everything submitted before it. RocksDB's own group commit does
 //! not help a single writer that must not block.
 //!

@@ -120,7 +120,7 @@ fn below_the_reserve_puts_are_refused_and_deletes_pass() {
 }
 
 #[test]
-fn one_sync_carries_what_many_threads_submit() {
+fn many_threads_write_and_wait_at_once() {
     let disk = RocksDisk::format();
     std::thread::scope(|scope| {
         for thread in 0..8_u8 {

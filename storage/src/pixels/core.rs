@@ -1,0 +1,160 @@
+//! What the parts of an open pixel store share: keys, packs, index, numbers and counters.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::engine::{Engine, View};
+use crate::pixels::error::{Damage, DamageKind, StoreError};
+use crate::pixels::hash::ObjectHash;
+use crate::pixels::index::{self, Entry};
+use crate::pixels::pack::{Packs, free_bytes};
+use crate::pixels::read::{Found, OpenRecord};
+use crate::pixels::record::{Place, ReceiptId, RecordKind};
+use crate::pixels::seal::Keyring;
+use crate::pixels::settlement::Settlement;
+use crate::pixels::store::StoreOptions;
+
+pub(crate) struct Core {
+    pub(crate) directory: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) keys: Keyring,
+    pub(crate) packs: Packs,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) settlement: Mutex<Settlement>,
+    /// The appended pack that grows, and how much of it is durable.
+    pub(crate) growing: Mutex<Place>,
+    /// Partial objects that a handle is open for.
+    pub(crate) partials_in_use: Mutex<BTreeSet<ObjectHash>>,
+    pub(crate) counters: Counters,
+    next_pack: AtomicU64,
+    next_receipt: AtomicU64,
+}
+
+/// Counted since open. Relaxed: they are for people.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) objects: AtomicU64,
+    pub(crate) receipts: AtomicU64,
+    pub(crate) record_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        directory: PathBuf,
+        options: StoreOptions,
+        keys: Keyring,
+        packs: Packs,
+        engine: Arc<dyn Engine>,
+    ) -> Self {
+        Self {
+            directory,
+            options,
+            keys,
+            packs,
+            engine,
+            settlement: Mutex::default(),
+            growing: Mutex::new(Place { pack: 0, offset: 0 }),
+            partials_in_use: Mutex::default(),
+            counters: Counters::default(),
+            next_pack: AtomicU64::new(1),
+            next_receipt: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn take_pack_number(&self) -> u64 {
+        self.next_pack.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_receipt(&self) -> ReceiptId {
+        ReceiptId(self.next_receipt.fetch_add(1, Ordering::SeqCst))
+    }
+
+    pub(crate) fn highest_receipt(&self) -> ReceiptId {
+        ReceiptId(self.next_receipt.load(Ordering::SeqCst) - 1)
+    }
+
+    /// Numbers up to these are taken.
+    pub(crate) fn skip_pack(&self, pack: u64) {
+        self.next_pack.fetch_max(pack + 1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn skip_receipt(&self, receipt: ReceiptId) {
+        self.next_receipt.fetch_max(receipt.0 + 1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn settlement(&self) -> MutexGuard<'_, Settlement> {
+        self.settlement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn growing(&self) -> Place {
+        *self.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_growing(&self, place: Place) {
+        *self.growing.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    fn view(&self) -> &dyn View {
+        self.engine.as_ref()
+    }
+
+    /// What the index says; an entry into a pack that is gone says nothing, so that a resend heals the loss.
+    pub(crate) fn live(&self, hash: &ObjectHash) -> Result<Option<(Place, u64)>, StoreError> {
+        let mut gone = None;
+        loop {
+            let entry = index::entry(self.view(), hash)?;
+            let Some(Entry::Live { place, body_bytes, .. }) = entry else { return Ok(None) };
+            if self.packs.handle(place.pack)?.is_some() {
+                return Ok(Some((place, body_bytes)));
+            }
+            // Compaction may have moved the record between the two looks: its new place is in the index by then.
+            if gone.replace(place) == Some(place) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Receipt number of the tombstone of `hash`.
+    pub(crate) fn forgotten(&self, hash: &ObjectHash) -> Result<Option<ReceiptId>, StoreError> {
+        match index::entry(self.view(), hash)? {
+            Some(Entry::Forgotten { receipt }) => Ok(Some(receipt)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The record of a live object.
+    pub(crate) fn open_object(&self, hash: &ObjectHash) -> Result<OpenRecord, StoreError> {
+        let (place, _) = self.live(hash)?.ok_or(StoreError::NotFound { hash: *hash })?;
+        let damaged = |what| StoreError::Damaged { damage: Damage { place, hash: Some(*hash), what } };
+        let file = self.packs.handle(place.pack)?.ok_or_else(|| damaged(DamageKind::PackShortened))?;
+        // The index was written behind the record, so its bytes are in the file, unless they were lost.
+        let found = OpenRecord::find(&file, place, u64::MAX, &self.keys);
+        match found {
+            Ok(Found::Record(record)) if record.header.hash == *hash && record.header.kind == RecordKind::Object => {
+                Ok(record)
+            }
+            Ok(_) => Err(damaged(DamageKind::Header)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged(DamageKind::CutShort)),
+            Err(error) => Err(StoreError::io("reading a pack", &self.packs.path(place.pack), &error)),
+        }
+    }
+
+    /// Refuses what would take the disk below its reserve. `coming` is what will be written, bytes.
+    pub(crate) fn check_watermark(&self, coming: u64) -> Result<(), StoreError> {
+        let free_bytes = free_bytes(&self.directory)?;
+        let limit_bytes = self.options.free_bytes_min;
+        if free_bytes < limit_bytes.saturating_add(coming) {
+            return Err(StoreError::WatermarkReached { free_bytes, limit_bytes });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,146 @@
+//! Pack files: their names, creation, and the handles through which records are read.
+//!
+//! A file's name is durable before anything in it counts: creation syncs the file and its directory. Not here: who
+//! writes into packs (`appender`, `large`) and what records say.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::pixels::error::StoreError;
+use crate::pixels::record::{PackKind, encode_pack_header};
+use crate::pixels::seal::Keyring;
+
+/// Pack files that are kept open for reading. Far below the usual limit of 1,024 descriptors.
+const HANDLES_MAX: usize = 128;
+
+/// The directory of packs.
+pub(crate) struct Packs {
+    directory: PathBuf,
+    handles: Mutex<Handles>,
+}
+
+#[derive(Default)]
+struct Handles {
+    files: BTreeMap<u64, (u64, Arc<File>)>,
+    /// Counts uses, to close the one unused for longest.
+    clock: u64,
+}
+
+impl Packs {
+    pub(crate) fn open(store: &Path) -> Result<Self, StoreError> {
+        let directory = store.join("packs");
+        create_directory(&directory)?;
+        Ok(Self { directory, handles: Mutex::default() })
+    }
+
+    pub(crate) fn path(&self, pack: u64) -> PathBuf {
+        self.directory.join(format!("{pack:010}.pack"))
+    }
+
+    /// Numbers of the packs that exist, ascending. Files with other names are not ours to judge.
+    pub(crate) fn list(&self) -> Result<Vec<u64>, StoreError> {
+        let failed = |error: io::Error| StoreError::io("listing packs", &self.directory, &error);
+        let mut packs = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let digits = name.to_str().and_then(|name| name.strip_suffix(".pack"));
+            packs.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
+        }
+        packs.sort_unstable();
+        Ok(packs)
+    }
+
+    /// Creates an appended pack with its header; its name and header are durable when this returns.
+    pub(crate) fn create(&self, pack: u64, keys: &Keyring) -> Result<File, StoreError> {
+        let path = self.path(pack);
+        let failed = |error: io::Error| StoreError::io("creating a pack", &path, &error);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+        let written =
+            file.write_all_at(&encode_pack_header(PackKind::Appended, keys), 0).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            // A file without its header would be read as a damaged pack; a leftover of a full disk is removed.
+            drop(std::fs::remove_file(&path));
+            return Err(failed(error));
+        }
+        sync_directory(&self.directory)?;
+        Ok(file)
+    }
+
+    /// Gives the complete and synced file at `from` its place among the packs, durably.
+    pub(crate) fn adopt(&self, from: &Path, pack: u64) -> Result<(), StoreError> {
+        std::fs::rename(from, self.path(pack)).map_err(|error| StoreError::io("renaming a pack", from, &error))?;
+        sync_directory(&self.directory)
+    }
+
+    pub(crate) fn open_for_append(&self, pack: u64) -> Result<File, StoreError> {
+        let path = self.path(pack);
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        opened.map_err(|error| StoreError::io("opening a pack", &path, &error))
+    }
+
+    /// A handle for reading; `None` when there is no such pack.
+    pub(crate) fn handle(&self, pack: u64) -> Result<Option<Arc<File>>, StoreError> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.clock += 1;
+        let now = handles.clock;
+        if let Some((used, file)) = handles.files.get_mut(&pack) {
+            *used = now;
+            return Ok(Some(Arc::clone(file)));
+        }
+        let path = self.path(pack);
+        let file = match File::open(&path) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("opening a pack", &path, &error)),
+        };
+        if handles.files.len() >= HANDLES_MAX {
+            let oldest = handles.files.iter().min_by_key(|(_, (used, _))| *used).map(|(pack, _)| *pack);
+            oldest.and_then(|pack| handles.files.remove(&pack));
+        }
+        handles.files.insert(pack, (now, Arc::clone(&file)));
+        Ok(Some(file))
+    }
+
+    /// Bytes of a pack's file; zero when there is none.
+    pub(crate) fn file_bytes(&self, pack: u64) -> Result<u64, StoreError> {
+        let path = self.path(pack);
+        match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(StoreError::io("looking at a pack", &path, &error)),
+        }
+    }
+
+    /// Removes a pack durably. Readers that hold its file read on.
+    pub(crate) fn remove(&self, pack: u64) -> Result<(), StoreError> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&pack);
+        let path = self.path(pack);
+        std::fs::remove_file(&path).map_err(|error| StoreError::io("removing a pack", &path, &error))?;
+        sync_directory(&self.directory)
+    }
+}
+
+/// Creates a directory and makes its name durable.
+pub(crate) fn create_directory(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(|error| StoreError::io("creating a directory", path, &error))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| StoreError::io("syncing a directory", path, &error))
+}
+
+/// Bytes that are free for us on the disk under `path`.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
+    let found = rustix::fs::statvfs(path).map_err(|error| StoreError::io("statvfs", path, &error.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}

@@ -1,0 +1,103 @@
+//! Reads what is stored and compares it with its hash, one record a step, so that rot is found while copies exist.
+//!
+//! The caller keeps the cursor, paces the steps (each report says how many bytes were read) and decides what to do
+//! about damage. Not here: repair.
+
+use std::os::unix::fs::FileExt;
+
+use crate::pixels::error::{Damage, DamageKind, StoreError};
+use crate::pixels::record::{PACK_HEADER_BYTES, Place, decode_pack_header};
+use crate::pixels::store::PixelStore;
+use crate::pixels::walk::{Step, Walk};
+
+/// Where the next step goes on. The default is the beginning of the oldest pack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubCursor {
+    pack: u64,
+    offset: u64,
+}
+
+impl ScrubCursor {
+    /// For keeping across restarts.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.pack.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.offset.to_le_bytes());
+        bytes
+    }
+
+    /// What `to_bytes` gave. A cursor into nowhere goes on at the next pack.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [pack, offset] = [&bytes[..8], &bytes[8..]]
+            .map(|half| half.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)));
+        Self { pack, offset }
+    }
+}
+
+/// What one step found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Records read and found sound: one or none.
+    pub sound: u64,
+    pub bytes_read: u64,
+    pub damage: Option<Damage>,
+    /// `None` when the last record of the newest pack was passed: the round is complete.
+    pub next: Option<ScrubCursor>,
+}
+
+impl PixelStore {
+    /// Verifies the record at `cursor`: header, body against hash, group hashes, envelope.
+    pub fn scrub_next(&self, cursor: ScrubCursor) -> Result<ScrubReport, StoreError> {
+        let growing = self.core.growing();
+        let packs = self.core.packs.list()?;
+        let Some(pack) = packs.into_iter().find(|pack| *pack >= cursor.pack) else {
+            return Ok(ScrubReport { sound: 0, bytes_read: 0, damage: None, next: None });
+        };
+        let end = if pack == growing.pack { growing.offset } else { self.core.packs.file_bytes(pack)? };
+        let offset = if pack == cursor.pack { cursor.offset } else { 0 };
+        if offset < PACK_HEADER_BYTES as u64 {
+            return self.scrub_pack_header(pack);
+        }
+        self.scrub_record(pack, offset, end)
+    }
+
+    fn scrub_pack_header(&self, pack: u64) -> Result<ScrubReport, StoreError> {
+        let mut bytes = [0; PACK_HEADER_BYTES];
+        let file = self.core.packs.handle(pack)?;
+        let read = file.is_some_and(|file| file.read_exact_at(&mut bytes, 0).is_ok());
+        let sound = read && decode_pack_header(&bytes, &self.core.keys).is_some();
+        let damage = Damage { place: Place { pack, offset: 0 }, hash: None, what: DamageKind::PackHeader };
+        Ok(ScrubReport {
+            sound: 0,
+            bytes_read: PACK_HEADER_BYTES as u64,
+            damage: (!sound).then_some(damage),
+            next: Some(ScrubCursor { pack, offset: PACK_HEADER_BYTES as u64 }),
+        })
+    }
+
+    fn scrub_record(&self, pack: u64, offset: u64, end: u64) -> Result<ScrubReport, StoreError> {
+        let next_pack = ScrubCursor { pack: pack + 1, offset: 0 };
+        // A pack that was compacted away meanwhile has nothing to read.
+        let Some(file) = self.core.packs.handle(pack)? else {
+            return Ok(ScrubReport { sound: 0, bytes_read: 0, damage: None, next: Some(next_pack) });
+        };
+        let mut walk = Walk { file, pack, offset, end, keys: &self.core.keys };
+        let step = walk.next().map_err(|error| StoreError::io("scrubbing", &self.core.packs.path(pack), &error))?;
+        let (sound, damage) = match step {
+            Step::Record(record) => match record.verify() {
+                Ok(()) => (1, None),
+                Err(StoreError::Damaged { damage }) => (0, Some(damage)),
+                Err(error) => return Err(error),
+            },
+            Step::Damage(damage) => (0, Some(damage)),
+            Step::Unfinished(damage) => {
+                walk.offset = end;
+                (0, Some(damage))
+            }
+            Step::Newer => return Err(StoreError::NewerFormat { pack }),
+            Step::End => (0, None),
+        };
+        let next = if walk.offset < end { ScrubCursor { pack, offset: walk.offset } } else { next_pack };
+        Ok(ScrubReport { sound, bytes_read: walk.offset - offset.min(walk.offset), damage, next: Some(next) })
+    }
+}
