@@ -290,6 +290,15 @@ impl PixelStore {
     }
 }
 
+#[cfg(test)]
+impl PixelStore {
+    /// The same store with another writer.
+    pub(crate) fn with_appender(other: &Self, appender: Appender) -> Self {
+        let lock = other._lock.try_clone().expect("the lock file is open");
+        Self { appender, core: Arc::clone(&other.core), _lock: lock }
+    }
+}
+
 fn ended() -> StoreError {
     StoreError::Dead { cause: "the writer thread ended".to_owned() }
 }

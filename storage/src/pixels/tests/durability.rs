@@ -182,3 +182,32 @@ fn packs_roll_and_all_of_them_are_read() {
         }
     }
 }
+
+#[test]
+fn a_failed_write_is_told_to_its_callers_and_stops_the_store() {
+    use crate::pixels::appender::Appender;
+    use crate::pixels::core::Core;
+    use crate::pixels::pack::Packs;
+    use crate::pixels::seal::Keyring;
+
+    let directory = TempDir::new().unwrap();
+    let engine = new_engine();
+    drop(Rig::open(directory.path(), &engine));
+    let rig = Rig::open(directory.path(), &engine);
+    // A second writer whose file refuses writes: what a disk that turned read-only does.
+    let core = Core::new(
+        directory.path().to_owned(),
+        options(),
+        Keyring::new(site_key()),
+        Packs::open(directory.path()).unwrap(),
+        Arc::new(engine),
+    );
+    core.set_growing(rig.store.core.growing());
+    let read_only = fs::File::open(pack_path(directory.path(), 1)).unwrap();
+    let before = read_only.metadata().unwrap().len();
+    let appender = Appender::start(Arc::new(core), read_only).unwrap();
+    let failing = PixelStore::with_appender(&rig.store, appender);
+    assert!(matches!(failing.store_and_wait(b"object", b""), Err(StoreError::Io { .. })));
+    assert!(matches!(failing.store_and_wait(b"object", b""), Err(StoreError::Dead { .. })));
+    assert_eq!(fs::metadata(pack_path(directory.path(), 1)).unwrap().len(), before);
+}
