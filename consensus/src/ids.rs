@@ -149,7 +149,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// A hospital, township centre or regulator's office as a legal body: 2 to 32 of `a-z 0-9 -`.
+/// A hospital, township centre or regulator's office as a legal body: 2 to 32 of `a-z 0-9 -`, no hyphen at an end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SiteId(String);
@@ -164,10 +164,11 @@ impl TryFrom<String> for SiteId {
     type Error = IdError;
     fn try_from(text: String) -> Result<Self, IdError> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if (2..=32).contains(&text.len()) && text.bytes().all(allowed) {
+        let ends = !text.starts_with('-') && !text.ends_with('-');
+        if (2..=32).contains(&text.len()) && ends && text.bytes().all(allowed) {
             Ok(Self(text))
         } else {
-            Err(IdError::Malformed { expected: "a site of 2 to 32 characters a-z, 0-9, -", got: text })
+            Err(IdError::Malformed { expected: "a site of 2 to 32 characters a-z, 0-9, -, no - at an end", got: text })
         }
     }
 }

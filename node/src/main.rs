@@ -2,6 +2,25 @@
 //! Here lies only the entry; what a command does lies in its own module.
 //! Not for decisions: those belong to policy, consensus and federation, where the simulator can run them.
 
-mod dicom;
+#![allow(dead_code)]
 
-fn main() {}
+mod archive;
+mod cli;
+mod config;
+mod control;
+mod demo;
+mod dicom;
+mod home;
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<()> {
+    let cli = cli::Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            cli::Command::Demo(options) => demo::run(options).await,
+            _ => Ok(()),
+        }
+    })
+}

@@ -304,4 +304,15 @@ impl Decision {
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow { .. })
     }
+
+    /// What may be sent to the requester: see [`Reason::for_requester`]. The full decision stays with the holder.
+    pub fn for_requester(&self) -> Self {
+        match self {
+            Self::Allow { .. } => self.clone(),
+            Self::Deny { reasons } => {
+                let told: BTreeSet<Reason> = reasons.iter().map(Reason::for_requester).collect();
+                Self::Deny { reasons: told.into_iter().collect() }
+            }
+        }
+    }
 }

@@ -125,7 +125,7 @@ impl fmt::Debug for PersonName {
 }
 
 /// What one source says of a patient. Nothing is required: sources are incomplete.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Demographics {
     name: Option<PersonName>,
     sex: Option<Sex>,

@@ -9,7 +9,7 @@ use crate::decision::{
 use crate::facts::ConsentFacts;
 use crate::{EvidenceClass, SiteId, UserAssertion};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that does not fit the schema, such as a lookup of a single study.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,7 @@ impl Vocabulary {
         if let Resource::Study(study) = &request.resource {
             sites.insert(&study.holder);
         }
-        let sites = sites.into_iter().map(|site| Ok(Entity::new_no_attrs(self.site(site)?, HashSet::new())));
+        let sites = sites.into_iter().map(|site| Ok(Entity::new_no_attrs(self.site(site)?, [].into())));
         let mut entities = sites.collect::<Result<Vec<_>, EvaluationFault>>()?;
         entities.extend([user, resource]);
         let entities = Entities::from_entities(entities, Some(&self.schema)).map_err(EvaluationFault::new)?;
@@ -136,27 +136,27 @@ impl Vocabulary {
     fn user(&self, principal: &UserAssertion) -> Result<Entity, EvaluationFault> {
         let site = self.site(principal.site())?;
         let uid = self.uid(Type::User, &format!("{}/{}", principal.site(), principal.user()))?;
-        let mut attributes = HashMap::from([
+        let mut attributes = BTreeMap::from([
             ("site".to_owned(), RestrictedExpression::new_entity_uid(site.clone())),
             ("role".to_owned(), self.value(Type::Role, principal.role().as_str())?),
         ]);
         if let Some(title) = principal.title() {
             attributes.insert("title".to_owned(), self.value(Type::Title, title.as_str())?);
         }
-        Entity::new(uid, attributes, HashSet::from([site])).map_err(EvaluationFault::new)
+        Entity::new(uid, attributes.into_iter().collect(), [site].into()).map_err(EvaluationFault::new)
     }
 
     fn resource(&self, resource: &Resource) -> Result<Entity, EvaluationFault> {
         match resource {
             Resource::Study(study) => self.study(study),
-            Resource::Index => Ok(Entity::new_no_attrs(self.uid(Type::Index, "index")?, HashSet::new())),
+            Resource::Index => Ok(Entity::new_no_attrs(self.uid(Type::Index, "index")?, [].into())),
         }
     }
 
     fn study(&self, study: &StudyFacts) -> Result<Entity, EvaluationFault> {
         let holder = self.site(&study.holder)?;
         let modalities = study.modalities.iter().map(|m| RestrictedExpression::new_string(m.as_str().to_owned()));
-        let attributes = HashMap::from([
+        let attributes = BTreeMap::from([
             ("holder".to_owned(), RestrictedExpression::new_entity_uid(holder.clone())),
             ("modalities".to_owned(), RestrictedExpression::new_set(modalities)),
             ("visibility".to_owned(), self.value(Type::Visibility, study.visibility.as_str())?),
@@ -165,7 +165,7 @@ impl Vocabulary {
             ("rejected".to_owned(), RestrictedExpression::new_bool(study.rejected.is_some())),
         ]);
         let uid = self.uid(Type::Study, study.study.as_str())?;
-        Entity::new(uid, attributes, HashSet::from([holder])).map_err(EvaluationFault::new)
+        Entity::new(uid, attributes.into_iter().collect(), [holder].into()).map_err(EvaluationFault::new)
     }
 
     fn context(&self, request: &Request, facts: &ConsentFacts) -> Result<Context, EvaluationFault> {

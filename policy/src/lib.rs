@@ -5,7 +5,7 @@
 //! from its record, and so that the simulator runs the same code as the program.
 //!
 //! Where to start: [`Identifier`] (whose examination), [`ConsentTerms`] (what the patient allowed),
-//! [`Rules::decide`] (may X see Y for Z).
+//! [`Rules::decide`] (may X see Y for Z), [`Crosswalk`] (from hospital numbers to identifiers).
 //!
 //! Invariants:
 //! 1. Text that arrives from outside becomes a checked type here or is refused; the types' fields are private.
@@ -18,6 +18,7 @@
 mod numbered;
 
 mod consent;
+mod crosswalk;
 mod date;
 mod decision;
 mod demographics;
@@ -32,10 +33,15 @@ mod site;
 mod study;
 mod time;
 mod uid;
+mod unknown_patient;
 
 pub use consent::{
     CONSENT_STUDIES_MAX, ConsentDecision, ConsentId, ConsentIdError, ConsentTerms, ConsentTermsError, EvidenceClass,
     Grantee, Purpose, PurposeScope, StudyScope,
+};
+pub use crosswalk::{
+    CROSSWALK_IDENTIFIERS_MAX, CROSSWALK_STATEMENTS_MAX, Crosswalk, CrosswalkFull, CrosswalkRow, CrosswalkRowError,
+    Inserted, Resolution, UnlinkedReason,
 };
 pub use date::{BirthDate, CalendarDate, DateError, StudyDate};
 pub use decision::{

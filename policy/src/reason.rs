@@ -1,42 +1,42 @@
 //! Why a request was refused: stable codes, each with a sentence that says what to do.
 //!
-//! | number | code | when |
-//! | --- | --- | --- |
-//! | 1 | no-basis | no rule of a level opens it |
-//! | 2 | grant-not-by-patient | a grant exists, recorded elsewhere than at the holder, without the patient's own proof |
-//! | 3 | grant-uncertified | a grant exists, not certified yet |
-//! | 4 | grant-revoked | a grant existed and was revoked |
-//! | 5 | grant-ended | a grant existed and has run out |
-//! | 6 | grant-unproven | a grant exists, its evidence could not be verified |
-//! | 7 | grant-other-purpose | a grant exists for other purposes |
-//! | 8 | grant-other-study | a grant exists for other examinations |
-//! | 9 | grant-other-site | a grant exists for another site |
-//! | 10 | patient-denied | a denial or opt-out covers it |
-//! | 11 | stale | the holder's knowledge is older than the limit |
-//! | 12 | time-untrusted | the holder can't tell how old its knowledge is |
-//! | 13 | hidden | hidden until the patient releases it |
-//! | 14 | sensitive | marked sensitive, and the evidence is too weak |
-//! | 15 | withdrawn | the holder took it back |
-//! | 16 | rejected | the holder rejected it |
-//! | 17 | not-released | not complete or not released yet |
-//! | 18 | break-glass-unconfirmed | no second factor and no second person |
-//! | 19 | break-glass-budget | too many unreviewed cases |
-//! | 20 | break-glass-purpose | break-glass for something other than an emergency |
-//! | 21 | role-not-allowed | this role asks for nothing across sites |
-//! | 22 | requester-mismatch | the user belongs to another site than the one that asks |
-//! | 23 | research-identified | identified data for research |
-//! | 24 | rule-forbids | a rule of a level forbids it without a code of its own |
-//! | 25 | rule-error | a rule or the request could not be evaluated |
-//!
 //! Some codes would tell the requester what it must not learn (that something is hidden, that the patient gave
-//! consent to somebody else). The holder's record keeps them; what is sent is [`Reason::for_requester`].
+//! consent to somebody else). The holder's record keeps them; what is sent is [`crate::Decision::for_requester`].
 
 use crate::{Level, RuleId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 numbered! {
-    /// Stable codes of refusal; the table is in this file's header.
+    /// Stable codes of refusal.
+    ///
+    /// | number | code | when |
+    /// | --- | --- | --- |
+    /// | 1 | no-basis | no rule of a level opens it |
+    /// | 2 | grant-not-by-patient | a grant exists, recorded elsewhere than at the holder, without the patient's own proof |
+    /// | 3 | grant-uncertified | a grant exists, not certified yet |
+    /// | 4 | grant-revoked | a grant existed and was revoked |
+    /// | 5 | grant-ended | a grant existed and has run out |
+    /// | 6 | grant-unproven | a grant exists, its evidence could not be verified |
+    /// | 7 | grant-other-purpose | a grant exists for other purposes |
+    /// | 8 | grant-other-study | a grant exists for other examinations |
+    /// | 9 | grant-other-site | a grant exists for another site |
+    /// | 10 | patient-denied | a denial or opt-out covers it |
+    /// | 11 | stale | the holder's knowledge is older than the limit |
+    /// | 12 | time-untrusted | the holder can't tell how old its knowledge is |
+    /// | 13 | hidden | hidden until the patient releases it |
+    /// | 14 | sensitive | marked sensitive, and the evidence is too weak |
+    /// | 15 | withdrawn | the holder took it back |
+    /// | 16 | rejected | the holder rejected it |
+    /// | 17 | not-released | not complete or not released yet |
+    /// | 18 | break-glass-unconfirmed | no second factor and no second person |
+    /// | 19 | break-glass-budget | too many unreviewed cases |
+    /// | 20 | break-glass-purpose | break-glass for something other than an emergency |
+    /// | 21 | role-not-allowed | this role asks for nothing across sites |
+    /// | 22 | requester-mismatch | the user belongs to another site than the one that asks |
+    /// | 23 | research-identified | identified data for research |
+    /// | 24 | rule-forbids | a rule of a level forbids it without a code of its own |
+    /// | 25 | rule-error | a rule or the request could not be evaluated |
     pub enum ReasonCode ("reason") {
         NoBasis = 1 "no-basis",
         GrantNotByPatient = 2 "grant-not-by-patient",
@@ -163,9 +163,13 @@ impl Reason {
         self.code.sentence()
     }
 
-    /// What may be sent to the requester: confidential reasons look like a missing permission.
+    /// What may be sent to the requester: a confidential reason looks exactly like a missing permission.
     pub fn for_requester(&self) -> Self {
-        if self.code.is_confidential() { Self::of(ReasonCode::NoBasis) } else { self.clone() }
+        if self.code == ReasonCode::NoBasis || self.code.is_confidential() {
+            Self::of(ReasonCode::NoBasis)
+        } else {
+            self.clone()
+        }
     }
 }
 
@@ -193,11 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn the_header_lists_every_code() {
-        let header = include_str!("reason.rs");
+    fn the_table_lists_every_code() {
+        let source = include_str!("reason.rs");
         for code in ReasonCode::ALL {
-            let row = format!("//! | {} | {} |", code.number(), code);
-            assert!(header.contains(&row), "{row}");
+            let row = format!("/// | {} | {} |", code.number(), code);
+            assert!(source.contains(&row), "{row}");
         }
     }
 
@@ -205,7 +209,8 @@ mod tests {
     fn confidential_reasons_look_like_a_missing_permission() {
         let rule = RuleId::parse("hidden").ok();
         let hidden = Reason { code: ReasonCode::Hidden, level: Some(Level::Federation), rule };
-        assert_eq!(hidden.for_requester(), Reason::of(ReasonCode::NoBasis));
+        let missing = Reason { code: ReasonCode::NoBasis, level: Some(Level::Federation), rule: None };
+        assert_eq!(hidden.for_requester(), missing.for_requester());
         let stale = Reason { code: ReasonCode::Stale, level: Some(Level::Federation), rule: None };
         assert_eq!(stale.for_requester(), stale);
     }

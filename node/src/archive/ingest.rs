@@ -1,0 +1,218 @@
+//! What happens to one received object: durable first, then filed, then answered.
+//!
+//! Order: the data set and its receipt go to the packs (one group-committed sync); when they are durable, the
+//! catalogue is changed without waiting for its own sync, and the sender hears success. After a crash the packs hand
+//! over every record whose filing may have been lost (`Archive::open`), so an answered object is always found
+//! again (P1). What is not a data set is refused before anything is kept.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tessera_consensus::wire::{decode, encode};
+use tessera_storage::engine::Batch;
+use tessera_storage::pixels::{ObjectHash, Receipt as PackReceipt, ReceiptId, StoreError};
+
+use super::catalogue::{self, CATALOGUE, ObjectRecord, Receipt, Standing};
+use super::{Archive, ArchiveError, describe};
+use crate::config::SenderConfig;
+use crate::dicom::charset::{CharacterSets, CharsetPolicy};
+use crate::dicom::dataset::DataSetError;
+use crate::dicom::facts::ObjectFacts;
+use crate::dicom::identifiers::Uid;
+use crate::dicom::syntax::TransferSyntax;
+
+/// Version of the receipts in the packs.
+const RECEIPT_VERSION: u8 = 1;
+const RECEIPT_BYTES_MAX: usize = 8 * 1024;
+/// Records read at one time when a start files what was missed.
+const MISSED_BATCH: usize = 256;
+
+/// Where an object comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A DICOM association.
+    Association { calling_ae: String, called_ae: String, address: std::net::IpAddr },
+    /// An operator on this machine.
+    Import,
+    /// Another site's node, after its decision.
+    Fetched { site: String },
+}
+
+/// Why an object was not taken. Nothing was kept.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error(transparent)]
+    NotUnderstood(#[from] DataSetError),
+    #[error("the data set's {what} is {data_set}, the sender announced {announced}")]
+    Mismatch { what: &'static str, announced: String, data_set: String },
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+impl From<StoreError> for IngestError {
+    fn from(error: StoreError) -> Self {
+        IngestError::Archive(error.into())
+    }
+}
+
+/// What became of an object that was kept.
+#[derive(Clone, Debug)]
+pub struct Filed {
+    pub standing: Standing,
+    pub study: String,
+    pub bytes: u64,
+}
+
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+impl Archive {
+    /// Takes a data set that is in memory. `announced` is what the association said it would be.
+    pub async fn take(
+        self: &Arc<Self>,
+        origin: Origin,
+        transfer_syntax: Uid,
+        announced: Option<(Uid, Uid)>,
+        data_set: bytes::Bytes,
+    ) -> Result<Filed, IngestError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let archive = self.clone();
+        let begun =
+            tokio::task::spawn_blocking(move || archive.begin(origin, &transfer_syntax, announced, &data_set, sender));
+        let (record, bytes) = begun.await.map_err(|error| died(&error.to_string()))??;
+        let receipt: PackReceipt = receiver.await.map_err(|_| died("the writer ended"))??;
+        let standing = self.file(&record, receipt.id)?;
+        Ok(Filed { standing, study: record.description.study, bytes })
+    }
+
+    /// Reads, checks, hashes, seals and queues: the part that costs processor time.
+    fn begin(
+        &self,
+        origin: Origin,
+        transfer_syntax: &Uid,
+        announced: Option<(Uid, Uid)>,
+        data_set: &[u8],
+        done: tokio::sync::oneshot::Sender<Result<PackReceipt, StoreError>>,
+    ) -> Result<(ObjectRecord, u64), IngestError> {
+        let syntax = TransferSyntax::of(transfer_syntax);
+        let mut receipt = self.receipt(origin, transfer_syntax);
+        let facts = ObjectFacts::of(data_set, &syntax, &charset_policy(receipt.character_set.as_deref()))?;
+        if let Some((class, instance)) = announced {
+            check("SOP Class UID", &class, &facts.sop_class)?;
+            check("SOP Instance UID", &instance, &facts.sop_instance)?;
+        }
+        receipt.sop_class = facts.sop_class.as_str().to_owned();
+        receipt.sop_instance = facts.sop_instance.as_str().to_owned();
+        let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
+        // The receiver only goes away when the association did; the object is filed by the next start then.
+        let done = Box::new(move |result| drop(done.send(result)));
+        let hash = self.pixels.store(data_set, &encode(&receipt), done)?;
+        let size = data_set.len() as u64;
+        Ok((ObjectRecord { description, receipt, hash: *hash.digest(), size }, size))
+    }
+
+    fn receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
+        let mut receipt = Receipt {
+            version: RECEIPT_VERSION,
+            calling_ae: String::new(),
+            called_ae: String::new(),
+            address: String::new(),
+            received_ms: now_ms(),
+            sop_class: String::new(),
+            sop_instance: String::new(),
+            transfer_syntax: transfer_syntax.as_str().to_owned(),
+            site: self.config.default_site().id.as_str().to_owned(),
+            known_sender: true,
+            character_set: None,
+            fetched_from: None,
+        };
+        match origin {
+            Origin::Import => {}
+            Origin::Fetched { site } => receipt.fetched_from = Some(site),
+            Origin::Association { calling_ae, called_ae, address } => {
+                let listed = self.listed(&calling_ae, address);
+                receipt.known_sender = listed.is_some() || self.config.dicom.accept_unknown_senders;
+                receipt.character_set = listed.and_then(|sender| sender.character_set.clone());
+                receipt.site = self.config.site_for(&called_ae).id.as_str().to_owned();
+                receipt.address = address.to_string();
+                (receipt.calling_ae, receipt.called_ae) = (calling_ae, called_ae);
+            }
+        }
+        receipt
+    }
+
+    fn listed(&self, calling_ae: &str, address: std::net::IpAddr) -> Option<&SenderConfig> {
+        self.config.dicom.sender.iter().find(|sender| sender.ae_title == calling_ae && sender.address == address)
+    }
+
+    fn issuer_of(&self, site: &str) -> &str {
+        let site = self.config.site.iter().find(|known| known.id.as_str() == site);
+        &site.unwrap_or_else(|| self.config.default_site()).issuer
+    }
+
+    /// Files a durable object in the catalogue, and tells the packs that it is filed.
+    pub fn file(&self, record: &ObjectRecord, receipt: ReceiptId) -> Result<Standing, ArchiveError> {
+        let standing = self.file_with(record, Batch::new())?;
+        self.pixels.settled(receipt);
+        Ok(standing)
+    }
+
+    fn file_with(&self, record: &ObjectRecord, mut batch: Batch) -> Result<Standing, ArchiveError> {
+        let _writing = self.writing();
+        let standing = catalogue::standing(&*self.engine, record)?;
+        catalogue::record(&*self.engine, record, &standing, &mut batch)?;
+        self.engine.submit(batch)?;
+        self.changed.notify_one();
+        Ok(standing)
+    }
+
+    /// Files what a crash kept from the catalogue; the note of it goes with the same write. Returns the number.
+    pub(super) fn file_missed(&self) -> anyhow::Result<u64> {
+        let mut filed = 0;
+        loop {
+            let missed = catalogue::missed(&*self.engine, MISSED_BATCH)?;
+            if missed.is_empty() {
+                return Ok(filed);
+            }
+            for (key, missed) in missed {
+                let mut batch = Batch::new();
+                batch.delete(CATALOGUE, key);
+                let record = self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope)?;
+                self.file_with(&record, batch)?;
+                filed += 1;
+            }
+        }
+    }
+
+    fn describe_missed(&self, hash: &ObjectHash, envelope: &[u8]) -> anyhow::Result<ObjectRecord> {
+        let receipt: Receipt = decode("receipt", envelope, RECEIPT_BYTES_MAX)?;
+        let syntax = TransferSyntax::of(&Uid::parse(&receipt.transfer_syntax)?);
+        let reader = self.pixels.reader(hash)?;
+        let size = reader.object_bytes();
+        let source = crate::dicom::source::in_file(reader, size, &syntax);
+        let facts = ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref()))?;
+        let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
+        Ok(ObjectRecord { description, receipt, hash: *hash.digest(), size })
+    }
+}
+
+fn died(why: &str) -> IngestError {
+    StoreError::Dead { cause: why.to_owned() }.into()
+}
+
+fn check(what: &'static str, announced: &Uid, data_set: &Uid) -> Result<(), IngestError> {
+    if announced == data_set {
+        return Ok(());
+    }
+    let (announced, data_set) = (announced.as_str().to_owned(), data_set.as_str().to_owned());
+    Err(IngestError::Mismatch { what, announced, data_set })
+}
+
+/// The operator's setting for a sender. `validate` has checked the word.
+fn charset_policy(setting: Option<&str>) -> CharsetPolicy {
+    match setting.and_then(|text| CharacterSets::parse(text).ok()) {
+        Some(sets) => CharsetPolicy::Always(sets),
+        None => CharsetPolicy::Detect,
+    }
+}

@@ -1,0 +1,229 @@
+//! The one configuration of a node: `tessera.toml` in its directory. Unknown keys are refused, defaults stand here
+//! and nowhere else, and `tessera config` prints them.
+//!
+//! `validate()` turns the file's words into checked values; the rest of the program never sees a string that was
+//! not checked here. Units stand last in the names.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tessera_consensus::SiteId;
+
+/// Why a configuration was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {source}; run `tessera init` to create a node, or name its directory with --dir")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Parse { path: PathBuf, message: String },
+    #[error("{key}: {why}")]
+    Invalid { key: &'static str, why: String },
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's name in the federation: `a-z 0-9 - .`, at most 64.
+    pub name: String,
+    /// The legal bodies that this node speaks for; the first is the default.
+    pub site: Vec<SiteConfig>,
+    #[serde(default)]
+    pub dicom: DicomConfig,
+    #[serde(default)]
+    pub http: HttpConfig,
+    #[serde(default)]
+    pub peer: PeerConfig,
+    #[serde(default)]
+    pub core: CoreConfig,
+    #[serde(default)]
+    pub archive: ArchiveConfig,
+    #[serde(default)]
+    pub policy: PolicyConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteConfig {
+    /// 2 to 32 of `a-z 0-9 -`.
+    pub id: SiteId,
+    /// What clinicians read.
+    pub legal_name: String,
+    /// The issuer under which this site's own patient numbers are known (0010,0021).
+    pub issuer: String,
+    /// The called AE title that belongs to this site; empty: any.
+    #[serde(default)]
+    pub ae_title: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DicomConfig {
+    /// Where modalities and workstations connect; absent: no DICOM service.
+    pub listen: Option<SocketAddr>,
+    pub ae_title: String,
+    /// Associations at one time; the next is rejected as "local limit exceeded".
+    pub associations_max: usize,
+    /// Devices whose images are indexed. What others send is kept, quarantined, never indexed.
+    pub sender: Vec<SenderConfig>,
+    /// Index what anybody sends: for trials only.
+    pub accept_unknown_senders: bool,
+}
+
+impl Default for DicomConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            ae_title: "TESSERA".into(),
+            associations_max: 64,
+            sender: Vec::new(),
+            accept_unknown_senders: false,
+        }
+    }
+}
+
+/// A device on the list: AE title and address must both match.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SenderConfig {
+    pub ae_title: String,
+    pub address: std::net::IpAddr,
+    /// The Specific Character Set (0008,0005) that the device really uses, whatever it says: `GB18030`, `GBK`, ...
+    #[serde(default)]
+    pub character_set: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// DICOMweb, pages and viewer; absent: none.
+    pub listen: Option<SocketAddr>,
+    /// The directory of the prebuilt OHIF viewer (`dist` of the npm package `@ohif/app`); absent: no viewer.
+    pub viewer: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerConfig {
+    /// libp2p listen addresses, such as `/ip4/0.0.0.0/tcp/4400`; empty: this node only dials out.
+    pub listen: Vec<String>,
+    /// Addresses at which others reach it, as its join command will state; empty: the listen addresses.
+    pub announce: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoreConfig {
+    /// Where the other core nodes connect (gRPC, mutual TLS); absent: not a core node.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` at which they reach it; absent: the listen address.
+    pub announce: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArchiveConfig {
+    /// A study is complete when nothing arrived for it for so long.
+    pub quiet_period_ms: u64,
+    /// New objects are refused when less than this is free on the disk.
+    pub free_bytes_min: u64,
+}
+
+impl Default for ArchiveConfig {
+    fn default() -> Self {
+        Self { quiet_period_ms: 30_000, free_bytes_min: 2 * 1024 * 1024 * 1024 }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// The site's own rules (Cedar), in addition to the federation's: they can only tighten.
+    pub site_rules: Option<PathBuf>,
+    /// Days for which a patient's code for confirming a consent stays good.
+    pub patient_code_days: Option<u32>,
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let parse = |message: String| ConfigError::Parse { path: path.into(), message };
+        let config: Config = toml::from_str(&text).map_err(|error| parse(error.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("the configuration is plain tables and values")
+    }
+
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |key, why: &str| Err(ConfigError::Invalid { key, why: why.into() });
+        if self.site.is_empty() {
+            return invalid("site", "a node speaks for at least one site");
+        }
+        if self.site.iter().any(|site| site.legal_name.is_empty() || site.issuer.is_empty()) {
+            return invalid("site", "each site needs a legal_name and the issuer of its patient numbers");
+        }
+        let ae_ok = |ae: &str| ae.len() <= 16 && ae.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'\\');
+        let titles = self.site.iter().map(|s| &s.ae_title).chain(self.dicom.sender.iter().map(|s| &s.ae_title));
+        if titles.chain([&self.dicom.ae_title]).any(|title| !ae_ok(title)) {
+            return invalid("ae_title", "an AE title has at most 16 printable ASCII characters");
+        }
+        if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
+            return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");
+        }
+        if self.dicom.associations_max == 0 || self.dicom.associations_max > 4096 {
+            return invalid("dicom.associations_max", "between 1 and 4096");
+        }
+        Ok(())
+    }
+
+    pub fn default_site(&self) -> &SiteConfig {
+        &self.site[0]
+    }
+
+    /// The site that a called AE title belongs to.
+    pub fn site_for(&self, called_ae: &str) -> &SiteConfig {
+        self.site.iter().find(|site| site.ae_title == called_ae).unwrap_or_else(|| self.default_site())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "name = 'a'\n[[site]]\nid = 'county-a'\nlegal_name = 'County A'\nissuer = 'CA'\n";
+
+    fn parse(text: &str) -> Result<(), String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        config.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (MINIMAL.to_owned(), None),
+            (format!("{MINIMAL}[dicom]\nassociations_max = 0\n"), Some("dicom.associations_max")),
+            (format!("{MINIMAL}[dicom]\nae_titel = 'X'\n"), Some("ae_titel")),
+            (format!("{MINIMAL}[archive]\nquiet_period_ms = 1\n"), Some("quiet_period_ms")),
+            (MINIMAL.replace("county-a", "County A"), Some("site of 2 to 32")),
+            (MINIMAL.replace("issuer = 'CA'", "issuer = ''"), Some("issuer")),
+        ];
+        for (text, expected) in cases {
+            match (parse(&text), expected) {
+                (Ok(()), None) => {}
+                (Err(message), Some(part)) => assert!(message.contains(part), "{message:?} should name {part:?}"),
+                (got, expected) => panic!("{text}: {got:?}, expected {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_again() {
+        let config: Config = toml::from_str(MINIMAL).expect("minimal");
+        let again: Config = toml::from_str(&config.to_toml()).expect("printed");
+        assert_eq!(again.to_toml(), config.to_toml());
+    }
+}

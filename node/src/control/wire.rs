@@ -1,0 +1,214 @@
+//! The values of the control socket and of `--json`: plain, for programs and for the pages.
+//!
+//! These are shown to people of this site only; they hold names and numbers of patients. Field names are part of
+//! what users script against: they are added, not renamed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    Progress(Progress),
+    Done(serde_json::Value),
+    Error(String),
+}
+
+/// How far a long call is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, in words.
+    pub stage: String,
+    pub objects_done: u64,
+    pub objects_total: u64,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ImportCall {
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ImportDone {
+    pub stored: u64,
+    pub known_already: u64,
+    pub variants: u64,
+    pub quarantined: u64,
+    pub bytes: u64,
+    /// Files that were not taken, with the reason.
+    pub refused: Vec<(PathBuf, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CrosswalkCall {
+    pub csv: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct CrosswalkDone {
+    pub rows: u64,
+    pub new: u64,
+    /// Rows that were not taken, with line and reason.
+    pub refused: Vec<(u64, String)>,
+    /// Studies that got a link by this.
+    pub linked_patients: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HistoryCall {
+    pub id: String,
+}
+
+/// A patient's examinations at all sites, as this node's replica knows them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HistoryDone {
+    /// The identifier, masked.
+    pub patient: String,
+    /// Entries of the ledger that this answer rests on.
+    pub ledger_size: u64,
+    /// Time of the newest certified checkpoint, RFC 3339.
+    pub as_of: Option<String>,
+    pub freshness_ms: Option<u64>,
+    pub studies: Vec<HistoryStudy>,
+    /// What could not be told, and why: never silently left out.
+    pub missing: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HistoryStudy {
+    pub study_uid: String,
+    pub site: String,
+    pub site_name: String,
+    pub study_date: String,
+    pub modalities: Vec<String>,
+    pub body_region: String,
+    pub objects: u32,
+    pub revision: u32,
+    pub state: String,
+    /// Held by this very node.
+    pub here: bool,
+    /// A fetched copy is here.
+    pub copy_here: bool,
+    pub certified: bool,
+    pub record: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FetchCall {
+    pub study: String,
+    pub id: String,
+    pub purpose: String,
+    pub user: String,
+    pub to: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FetchDone {
+    pub study: String,
+    pub holder: String,
+    pub disclosure: String,
+    pub objects: u64,
+    pub bytes: u64,
+    /// Bytes that were here already, from an earlier attempt.
+    pub resumed_bytes: u64,
+    pub elapsed_ms: u64,
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConsentGrantCall {
+    pub id: String,
+    pub to_site: String,
+    pub purpose: String,
+    pub patient_code: Option<String>,
+    pub days: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsentDone {
+    pub consent: String,
+    pub ledger_index: Option<u64>,
+    pub certified: bool,
+    /// When every holder concerned has confirmed it (revocations only).
+    pub effective: Option<bool>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConsentRevokeCall {
+    pub consent: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct IdCall {
+    pub id: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsentCode {
+    pub code: String,
+    pub valid_days: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ConsentShown {
+    pub consent: String,
+    pub decision: String,
+    pub to_site: String,
+    pub purposes: Vec<String>,
+    pub recorded_by: String,
+    pub evidence: String,
+    pub until: Option<String>,
+    pub state: String,
+}
+
+/// What the node is and does.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StatusDone {
+    pub name: String,
+    pub node: String,
+    pub role: String,
+    pub sites: Vec<String>,
+    pub federation: String,
+    pub federation_id: String,
+    pub ledger_size: u64,
+    pub certified_size: u64,
+    pub certified_at: Option<String>,
+    pub freshness_ms: Option<u64>,
+    pub state_digest: String,
+    pub leader: Option<String>,
+    pub outbox_pending: u64,
+    pub studies: u64,
+    pub objects: u64,
+    pub bytes: u64,
+    pub receiving: u64,
+    pub quarantined: u64,
+    pub copies: u64,
+    pub peers: Vec<PeerShown>,
+    /// Entries of the ledger by kind.
+    pub entries: Vec<(String, u64)>,
+    /// What needs a person's attention.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PeerShown {
+    pub node: String,
+    pub name: String,
+    pub sites: Vec<String>,
+    pub role: String,
+    pub connected: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineShown {
+    pub received: String,
+    pub sender: String,
+    pub sop_instance: String,
+    pub study_uid: String,
+    pub why: String,
+    pub bytes: u64,
+}

@@ -1,0 +1,231 @@
+//! A node's directory: where everything lies, and the keys.
+//!
+//! ```text
+//! tessera.toml            configuration
+//! secrets.json            keys, mode 0600; the checkpoint key lies apart, since it must stay out of backups
+//! node.sock               control socket of the running node, mode 0600
+//! archive/db, archive/pixels   catalogue and outbox; packs (encrypted)
+//! federation/             genesis, and for each federation: ledger/ (replica)
+//! core/                   checkpoint.key, Raft log, signing guard: NEVER restored from a backup
+//! ```
+//! The checkpoint key and the Raft log are kept apart from the rest (DESIGN section 5): a core node that comes back
+//! from a backup must not be able to vote or sign again what it had forgotten.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use tessera_consensus::FederationId;
+use tessera_consensus::keys::SigningKey;
+use zeroize::Zeroizing;
+
+/// Why a node's directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0} already holds a node; choose another directory")]
+    Exists(PathBuf),
+    #[error("{path} is damaged ({why}); restore it from a backup")]
+    Damaged { path: PathBuf, why: String },
+    #[error(
+        "{0} is missing. A core node restored from a backup comes back under a new identity: \
+         its core directory is never part of a backup"
+    )]
+    NoCheckpointKey(PathBuf),
+}
+
+/// The paths of one node.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    pub fn config(&self) -> PathBuf {
+        self.root.join("tessera.toml")
+    }
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("node.sock")
+    }
+    pub fn database(&self) -> PathBuf {
+        self.root.join("archive/db")
+    }
+    pub fn pixels(&self) -> PathBuf {
+        self.root.join("archive/pixels")
+    }
+    pub fn join_command(&self) -> PathBuf {
+        self.root.join("federation/join")
+    }
+    pub fn genesis(&self) -> PathBuf {
+        self.root.join("federation/genesis")
+    }
+    pub fn ledger(&self, federation: FederationId) -> PathBuf {
+        self.root.join("federation").join(federation.short()).join("ledger")
+    }
+    pub fn core(&self) -> PathBuf {
+        self.root.join("core")
+    }
+    fn secrets(&self) -> PathBuf {
+        self.root.join("secrets.json")
+    }
+    fn checkpoint_key(&self) -> PathBuf {
+        self.root.join("core/checkpoint.key")
+    }
+
+    /// Creates the directories and fresh keys; refuses a directory that already holds a node.
+    pub fn create(&self) -> Result<Secrets, HomeError> {
+        if self.config().exists() || self.secrets().exists() {
+            return Err(HomeError::Exists(self.root.clone()));
+        }
+        for dir in [self.root.join("archive"), self.root.join("federation"), self.core()] {
+            fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir.clone(), source })?;
+        }
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError::Io { path, source }
+        };
+        fs::set_permissions(&self.root, fs::Permissions::from_mode(0o700)).map_err(io(&self.root))?;
+        let secrets = Secrets::generate();
+        write_new(&self.checkpoint_key(), secrets.checkpoint.seed().as_slice(), 0o600)?;
+        let file = SecretsFile::from(&secrets);
+        let json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("plain strings"));
+        write_new(&self.secrets(), &json, 0o600)?;
+        Ok(secrets)
+    }
+
+    pub fn load_secrets(&self) -> Result<Secrets, HomeError> {
+        let path = self.secrets();
+        let json = Zeroizing::new(fs::read(&path).map_err(|source| HomeError::Io { path: path.clone(), source })?);
+        let damaged = |why: String| HomeError::Damaged { path: path.clone(), why };
+        let file: SecretsFile = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        let key_path = self.checkpoint_key();
+        let key = fs::read(&key_path).map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
+        let key: [u8; 32] = key.try_into().map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
+        file.into_secrets(key).map_err(damaged)
+    }
+}
+
+/// Writes a new file durably: content, then the directory entry.
+pub fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> {
+    let io = |source| HomeError::Io { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(io)?;
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(io)?;
+    file.write_all(content).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    if let Some(parent) = path.parent() {
+        fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// All secrets of a node. `Debug` shows none.
+pub struct Secrets {
+    pub command: SigningKey,
+    pub checkpoint: SigningKey,
+    pub transport: SigningKey,
+    /// X25519 secret key for HPKE.
+    pub sealing: Zeroizing<[u8; 32]>,
+    /// Encrypts the pixel store and the cached identifier keys.
+    pub site: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("secrets of a node")
+    }
+}
+
+fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}
+
+impl Secrets {
+    fn generate() -> Self {
+        Self {
+            command: SigningKey::from_seed(random_seed()),
+            checkpoint: SigningKey::from_seed(random_seed()),
+            transport: SigningKey::from_seed(random_seed()),
+            sealing: Zeroizing::new(random_seed()),
+            site: Zeroizing::new(random_seed()),
+        }
+    }
+}
+
+/// The file: hexadecimal seeds by use.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretsFile {
+    version: u8,
+    command: String,
+    transport: String,
+    sealing: String,
+    site: String,
+}
+
+impl From<&Secrets> for SecretsFile {
+    fn from(secrets: &Secrets) -> Self {
+        Self {
+            version: 1,
+            command: hex::encode(secrets.command.seed()),
+            transport: hex::encode(secrets.transport.seed()),
+            sealing: hex::encode(*secrets.sealing),
+            site: hex::encode(*secrets.site),
+        }
+    }
+}
+
+impl SecretsFile {
+    fn into_secrets(self, checkpoint: [u8; 32]) -> Result<Secrets, String> {
+        if self.version != 1 {
+            return Err(format!("version {} is not known to this program", self.version));
+        }
+        let seed = |text: &str| -> Result<[u8; 32], String> {
+            hex::decode(text)
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok())
+                .ok_or("a key is not 64 hexadecimal digits".into())
+        };
+        Ok(Secrets {
+            command: SigningKey::from_seed(seed(&self.command)?),
+            checkpoint: SigningKey::from_seed(checkpoint),
+            transport: SigningKey::from_seed(seed(&self.transport)?),
+            sealing: Zeroizing::new(seed(&self.sealing)?),
+            site: Zeroizing::new(seed(&self.site)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_survive_and_a_missing_core_directory_is_named() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let home = Home::new(dir.path().join("node"));
+        let made = home.create().expect("create");
+        let read = home.load_secrets().expect("load");
+        assert_eq!(made.command.public(), read.command.public());
+        assert_eq!(made.checkpoint.public(), read.checkpoint.public());
+        assert_eq!(*made.sealing, *read.sealing);
+        assert!(matches!(home.create(), Err(HomeError::Exists(_))));
+        let mode = fs::metadata(home.secrets()).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::remove_dir_all(home.core()).expect("remove");
+        assert!(matches!(home.load_secrets(), Err(HomeError::NoCheckpointKey(_))));
+    }
+}
