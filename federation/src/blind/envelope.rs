@@ -129,8 +129,8 @@ pub fn open_sealed(
     if sealed.recipient != key.public {
         return Err(EnvelopeError::OtherRecipient { sealed_to: sealed.recipient, own: key.public });
     }
-    let encapsulated = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated)
-        .map_err(|_| EnvelopeError::NotOurs)?;
+    let encapsulated =
+        <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated).map_err(|_| EnvelopeError::NotOurs)?;
     let opened = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
         &OpModeR::Base,
         &key.secret,
@@ -178,7 +178,8 @@ mod tests {
     fn keys_that_cannot_be_sealed_to_are_refused() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let low_order = PublicKey::from_parts(KeyAlgorithm::X25519, [0; 32]);
-        let signing = PublicKey::from_parts(KeyAlgorithm::Ed25519, *SealingKey::from_seed(&[1; 32]).public().as_bytes());
+        let signing =
+            PublicKey::from_parts(KeyAlgorithm::Ed25519, *SealingKey::from_seed(&[1; 32]).public().as_bytes());
         for key in [low_order, signing] {
             let sealed = seal_to(&key, Envelope::Statistics, b"", b"body", &mut rng);
             assert_eq!(sealed.unwrap_err(), EnvelopeError::Recipient(key));

@@ -29,9 +29,14 @@ pub const REST_MS_MAX: u64 = 300_000;
 pub enum LookupInput {
     /// Begin, or the time that was asked for has come.
     Tick,
-    Answer { from: NodeId, answer: BlindAnswer },
+    Answer {
+        from: NodeId,
+        answer: BlindAnswer,
+    },
     /// No connection, or the stream broke.
-    Unreachable { from: NodeId },
+    Unreachable {
+        from: NodeId,
+    },
 }
 
 /// What to do.
@@ -52,8 +57,13 @@ pub enum LookupOutput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// An evaluator, by its place in the list, has until then to answer.
-    Asking { place: usize, until: UnixMillis },
-    Resting { until: UnixMillis },
+    Asking {
+        place: usize,
+        until: UnixMillis,
+    },
+    Resting {
+        until: UnixMillis,
+    },
     Finished,
 }
 

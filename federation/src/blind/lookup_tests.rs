@@ -22,8 +22,7 @@ fn scene() -> Scene {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let key = OprfKey::from_seed(&[1; 32]);
     let suite = OprfSuite::Ristretto255Sha512;
-    let parameters =
-        OprfParameters { suite, threshold: 1, public_key: key.public(), budget: OprfBudget::default() };
+    let parameters = OprfParameters { suite, threshold: 1, public_key: key.public(), budget: OprfBudget::default() };
     let identifier = Identifier::parse("hospital:TEST/1").expect("identifier");
     let asks = vec![KeyAsk { identifier, year: 2025 }];
     let lookup = Lookup::new(parameters, asks, vec![node(1), node(2), node(3)], &mut rng).expect("lookup");

@@ -55,15 +55,25 @@ impl Format for AmendmentPublic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AmendmentChange {
     /// DICOM tags (group and element) of the attributes that the holder corrected, ascending.
-    Demographics { attributes: Vec<u32> },
+    Demographics {
+        attributes: Vec<u32>,
+    },
     /// The examination is not this patient's.
     Move,
     /// These objects belong to another examination, which has its own record if it is this patient's.
-    Split { objects: Vec<Uid>, into: Option<RecordId> },
+    Split {
+        objects: Vec<Uid>,
+        into: Option<RecordId>,
+    },
     /// The examination is one with that one.
-    Merge { into: RecordId },
+    Merge {
+        into: RecordId,
+    },
     /// The objects must not be used.
-    Reject { reason: RejectionReason, objects: RejectedObjects },
+    Reject {
+        reason: RejectionReason,
+        objects: RejectedObjects,
+    },
     Withdraw,
     Release,
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tessera_consensus::{Hash, SiteId, UnixMillis};
 use tessera_policy::{ConsentId, ConsentTerms, EvidenceClass};
 
+use super::check_version;
 use super::sealing::Tag;
 use super::study::Presence;
-use super::check_version;
 use crate::wire::{DecodeError, Format};
 
 /// What every replica sees of a consent. Its sealed body is one [`super::Sealed`] with [`ConsentDetails`].

@@ -94,7 +94,9 @@ impl Format for DomainGenesis {
             return Self::invalid("the freshness limit is above zero");
         }
         match &self.rule_base {
-            Some(rules) if rules.name.len() > NAME_BYTES_MAX => Self::invalid("a rule base's name has at most 128 bytes"),
+            Some(rules) if rules.name.len() > NAME_BYTES_MAX => {
+                Self::invalid("a rule base's name has at most 128 bytes")
+            }
             _ => Ok(()),
         }
     }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tessera_consensus::{SiteId, UnixMillis};
 use tessera_policy::{EvidenceClass, Identifier};
 
+use super::check_version;
 use super::sealing::{Sealed, Tag};
 use super::study::Presence;
-use super::check_version;
 use crate::wire::{DecodeError, Format};
 
 /// The place of a link under one of its two keys.

@@ -30,7 +30,11 @@ algorithms! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ObjectContent {
     /// The whole file as it is sent: `hash` is BLAKE3, so any range of it can be checked alone (bao).
-    Verified { transfer_syntax: Uid, bytes: u64, hash: Hash },
+    Verified {
+        transfer_syntax: Uid,
+        bytes: u64,
+        hash: Hash,
+    },
     Declared,
 }
 

@@ -42,9 +42,7 @@ pub use manifest::{MANIFEST_OBJECTS_MAX, Manifest, ManifestObject, ObjectContent
 pub use sealing::{
     HPKE_SEALED_BYTES_MAX, HpkeSealed, HpkeSuite, SEALED_BODY_BYTES_MAX, SealAlgorithm, Sealed, Tag, TagAlgorithm,
 };
-pub use study::{
-    Presence, REGULATORS_MAX, StudyDetails, StudyPublic, StudySealed, StudyShown, StudyStatistics,
-};
+pub use study::{Presence, REGULATORS_MAX, StudyDetails, StudyPublic, StudySealed, StudyShown, StudyStatistics};
 
 use super::DecodeError;
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use tessera_consensus::{Hash, SiteId};
 use tessera_policy::{BodyRegion, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
 
+use super::check_version;
 use super::manifest::ObjectStatus;
 use super::sealing::{HpkeSealed, Sealed, Tag};
-use super::check_version;
 use crate::ids::RecordId;
 use crate::wire::{DecodeError, Format};
 
