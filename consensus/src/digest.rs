@@ -92,10 +92,12 @@ impl BucketSum {
         Hash::blake3(&[BUCKET_DOMAIN, &self.0])
     }
 
-    fn combine(&mut self, lanes: &[u8; BUCKET_BYTES], operation: fn(u64, u64) -> u64) {
-        for (sum, lane) in self.0.chunks_exact_mut(8).zip(lanes.chunks_exact(8)) {
-            let result = operation(four_lanes(sum), four_lanes(lane));
-            sum.copy_from_slice(&result.to_le_bytes());
+    #[inline]
+    fn combine(&mut self, lanes: &[u8; BUCKET_BYTES], operation: impl Fn(u64, u64) -> u64) {
+        let (sums, _) = self.0.as_chunks_mut::<8>();
+        let (lanes, _) = lanes.as_chunks::<8>();
+        for (sum, lanes) in sums.iter_mut().zip(lanes) {
+            *sum = operation(u64::from_le_bytes(*sum), u64::from_le_bytes(*lanes)).to_le_bytes();
         }
     }
 }
@@ -106,19 +108,17 @@ impl std::fmt::Debug for BucketSum {
     }
 }
 
-fn four_lanes(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("chunks of eight"))
-}
-
 /// The top bit of each of four lanes in a word.
 const TOP_BITS: u64 = 0x8000_8000_8000_8000;
 
 /// Four sums modulo 2^16 at once: the lower bits are added without reaching the next lane, the top bits by XOR.
+#[inline]
 fn add_lanes(a: u64, b: u64) -> u64 {
     ((a & !TOP_BITS) + (b & !TOP_BITS)) ^ ((a ^ b) & TOP_BITS)
 }
 
 /// Four differences modulo 2^16 at once: a top bit set beforehand pays each lane's borrow.
+#[inline]
 fn subtract_lanes(a: u64, b: u64) -> u64 {
     ((a | TOP_BITS) - (b & !TOP_BITS)) ^ ((a ^ !b) & TOP_BITS)
 }

@@ -6,6 +6,7 @@
 //! Everything here is synchronous and without IO except the storage engine, but for `raft` (openraft's shell,
 //! generic over its runtime) and `grpc` (feature `grpc`: the core's network).
 
+pub mod certify;
 pub mod checkpoint;
 pub mod clock;
 pub mod digest;
