@@ -9,15 +9,15 @@ SHELL := /bin/bash
 
 export TESSERA_CACHE ?= $(HOME)/.cache/tessera
 export CARGO_TARGET_DIR ?= $(TESSERA_CACHE)/target
-# The OHIF viewer as bootstrap unpacks it; a node without it serves everything but the viewer.
-export TESSERA_VIEWER_DIR ?= $(TESSERA_CACHE)/ohif/3.12.10/dist
 
 TESSERA := $(CARGO_TARGET_DIR)/debug/tessera
+# The OHIF viewer as bootstrap unpacks it; without it everything works but the viewer.
+VIEWER ?= $(TESSERA_CACHE)/ohif/current/dist
 # Options of the demo's own: make demo ARGS=--once, make demo DATA=/path/to/dicom
 ARGS ?=
 DATA ?=
 
-.PHONY: help build demo test test-browser lint fmt doc deny bootstrap
+.PHONY: help build demo test test-browser bench bench-ingest bench-query bench-fetch lint fmt doc deny bootstrap
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,14 +30,15 @@ build: ## Build the tessera program
 demo: ## Three hospitals and a regulator on this machine (ARGS=--once, DATA=DIR)
 	@tests/bootstrap.sh demo
 	cargo build --locked --workspace --bins
-	$(TESSERA) demo $(if $(DATA),--data "$(DATA)") $(ARGS)
+	@if [ -d "$(VIEWER)" ]; then export TESSERA_VIEWER_DIR="$(VIEWER)"; fi; \
+	exec $(TESSERA) demo $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 # Cheap failures first: formatting, the house rules, lints; then everything is built and run.
 test: ## Everything that continuous integration checks
 	@tests/bootstrap.sh test
 	cargo fmt --all --check
 	@cargo fetch --locked --quiet --target "$$(rustc -vV | sed -n 's/^host: //p')"
-	cargo test --locked --quiet -p tessera-tests --test tidy
+	cargo test --locked --quiet --workspace --test tidy
 	$(MAKE) --no-print-directory clippy doc simnet-alone
 	cargo build --locked --workspace --all-targets
 	@tests/run.sh workspace
@@ -47,11 +48,22 @@ test-browser: ## The browser's tests alone (Chromium and Playwright)
 	cargo build --locked --workspace --bins
 	@tests/run.sh browser
 
+# Measurements print what they measured and on what; BENCHMARKS.md records them.
+bench-ingest: ## Objects a second over DICOM, beside DCMTK's storescp on the same files
+bench-query: ## A known patient's history among a million records
+bench-fetch: ## Fetching between two nodes on loopback
+bench-ingest bench-query bench-fetch:
+	@tests/bootstrap.sh bench
+	cargo build --locked --workspace --bins
+	$(TESSERA) bench $(@:bench-%=%) $(ARGS)
+
+bench: bench-ingest bench-query bench-fetch ## All measurements
+
 lint: ## Formatting, house rules, clippy, documentation
 	@tests/bootstrap.sh build
 	cargo fmt --all --check
 	@cargo fetch --locked --quiet --target "$$(rustc -vV | sed -n 's/^host: //p')"
-	cargo test --locked --quiet -p tessera-tests --test tidy
+	cargo test --locked --quiet --workspace --test tidy
 	$(MAKE) --no-print-directory clippy doc simnet-alone
 
 .PHONY: clippy simnet-alone

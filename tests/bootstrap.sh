@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks for what a command needs and installs what is missing: `bootstrap.sh build|demo|test|browser`.
+# Checks for what a command needs and installs what is missing: `bootstrap.sh build|demo|bench|test|browser`.
 #
 # Made for Debian 12; elsewhere it says what to install by hand. It never asks anything, may be run any number of
 # times, costs a fraction of a second when all is there, and says each thing that it does, or cannot do, in one line.
@@ -90,7 +90,10 @@ have_npm() {
 # The OHIF viewer's prebuilt pages. Optional: without them a node serves everything but the viewer.
 viewer() {
     local target="$cache/ohif/$ohif_version"
-    [ -f "$target/.complete" ] && return 0
+    if [ -f "$target/.complete" ]; then
+        [ -e "$cache/ohif/current" ] || ln -sfn "$ohif_version" "$cache/ohif/current"
+        return 0
+    fi
     if ! have_npm; then
         say "without the OHIF viewer: npm is missing. Install with: $advice"
         return 1
@@ -103,6 +106,7 @@ viewer() {
         tar -xzf "$work"/ohif-app-*.tgz -C "$work" --exclude='*.map' --exclude='package/dist/ort' package/dist package/package.json; then
         mv "$work/package" "$target"
         touch "$target/.complete"
+        ln -sfn "$ohif_version" "$cache/ohif/current"
         rm -rf "$work"
         return 0
     fi
@@ -141,7 +145,8 @@ browser() {
 case "${1:-}" in
 build) compilers ;;
 demo) compilers && { viewer || true; } ;;
+bench) compilers && dcmtk ;;
 test) compilers && dcmtk && python_clients && browser ;;
 browser) compilers && dcmtk && python_clients && browser ;;
-*) fail "usage: tests/bootstrap.sh build|demo|test|browser" ;;
+*) fail "usage: tests/bootstrap.sh build|demo|bench|test|browser" ;;
 esac

@@ -1,4 +1,6 @@
 //! A ledger from its founding to a follower: batches applied, certified, followed; every lie on the way refused.
+//!
+//! Through the public interface only, on the engine in memory, with a domain machine that keeps notes.
 
 use std::sync::Arc;
 

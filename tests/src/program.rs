@@ -109,7 +109,7 @@ fn build_folder() -> PathBuf {
 pub fn viewer_folder() -> Option<PathBuf> {
     let folder = match std::env::var_os("TESSERA_VIEWER_DIR") {
         Some(folder) => PathBuf::from(folder),
-        None => crate::clients::cache_folder().join("ohif/3.12.10/dist"),
+        None => crate::clients::cache_folder().join("ohif/current/dist"),
     };
     folder.join("index.html").is_file().then_some(folder)
 }

@@ -1,4 +1,6 @@
 //! The demo's federation: four directories, four processes of this program, and how to call them.
+//! They run as a user's would, told apart only by their directories and ports; all ports are on loopback.
+//! Not for the story that is told with them.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

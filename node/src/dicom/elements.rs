@@ -1,4 +1,6 @@
 //! What the data dictionary (PS3.6) and the VR tables (PS3.5 sections 6.2 and 7.1.2) say of an element.
+//! Pure look-ups: a tag or VR that the tables don't know gets the standard's answer for unknown ones.
+//! Not for reading data sets.
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_core::header::{Tag, VR};

@@ -1,4 +1,6 @@
 //! Data sets for tests, written by hand in any encoding.
+//! Not with a DICOM library: what a reader is tested on must not come from the reader's own writer.
+//! It writes what it is told to, wrong lengths and orders included.
 
 use std::io::Write;
 

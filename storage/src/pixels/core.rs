@@ -1,4 +1,6 @@
 //! What the parts of an open pixel store share: keys, packs, index, numbers and counters.
+//!
+//! Not an interface of its own: the store, its writer and its scrubber are built on it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! The open pixel store: what gateways, transfers and the catalogue call.
+//!
+//! An object is reported stored only when it is durable. Not for what objects mean: bytes in, hash out.
 
 use std::fs::File;
 use std::path::Path;

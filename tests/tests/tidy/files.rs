@@ -24,15 +24,22 @@ pub fn headers(tree: &Tree) -> Vec<String> {
 fn header_problem(path: &str, text: &str) -> Option<String> {
     let header = text.lines().take_while(|line| line.starts_with("//!")).count();
     let has_code = text.lines().skip(header).any(|line| !line.trim().is_empty());
-    // What a unit test is for stands beside it; a second telling would be filler. One line says what is special.
-    let needed = if is_unit_test(path) { 1 } else { HEADER_LINES_MIN };
+    // What a part of a test is for stands beside it; a second telling would be filler. One line says what is special.
+    let needed = if is_part_of_a_test(path) { 1 } else { HEADER_LINES_MIN };
     // A crate that has not begun yet has nothing to explain.
     (has_code && !(needed..=HEADER_LINES_MAX).contains(&header))
         .then(|| format!("opens with {header} lines of `//!`, {needed} to {HEADER_LINES_MAX} say what it is for"))
 }
 
-fn is_unit_test(path: &str) -> bool {
-    path.contains("/src/") && (path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/"))
+/// A unit test beside its code, or one module of an integration test.
+fn is_part_of_a_test(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[1..] {
+        ["src", .., last] if last == "tests.rs" || last.ends_with("_tests.rs") => true,
+        ["src", .., "tests", _] => true,
+        ["tests", _, .., last] => last != "main.rs",
+        _ => false,
+    }
 }
 
 pub fn sizes(tree: &Tree) -> Vec<String> {
@@ -154,6 +161,9 @@ fn finds_missing_and_overlong_headers() {
         ("node/src/a.rs", &long, Some("opens with 31")),
         ("node/src/a_tests.rs", "//! a\nfn f() {}\n", None),
         ("node/src/a/tests.rs", "fn f() {}\n", Some("opens with 0")),
+        ("node/tests/golden/values.rs", "//! a\nfn f() {}\n", None),
+        ("node/tests/golden/main.rs", "//! a\nfn f() {}\n", Some("opens with 1")),
+        ("tests/src/a.rs", "//! a\nfn f() {}\n", Some("opens with 1")),
         ("tests/tests/a.rs", "//! a\nfn f() {}\n", Some("opens with 1")),
     ];
     for (path, text, expected) in table {

@@ -1,5 +1,6 @@
 //! Messages of the blind evaluation (RFC 9497, verifiable mode): what a site asks of a core node and what it gets.
 //! Elements and scalars are the suite's own encodings; whether they are valid is found out in [`crate::blind`].
+//! Not for the evaluation itself: these are the bytes that travel.
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::UnixMillis;

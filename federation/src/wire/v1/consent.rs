@@ -1,5 +1,6 @@
 //! Consents and revocations (DESIGN section 7). A consent carries a public random id, so that the machine can hold
 //! that only its author's site revokes it; its terms, its author and its evidence are sealed under the identifier key.
+//! Not for whether a consent suffices: policy decides that at the holder.
 
 use std::fmt;
 

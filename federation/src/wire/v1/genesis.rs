@@ -1,5 +1,6 @@
 //! The domain's part of a federation's founding: parameters of the blind index, the founding year, the first rule
 //! base, the freshness limit. It travels inside [`tessera_consensus::wire::v1::Genesis`], whose hash covers it.
+//! Not for the membership, which founds the ledger itself.
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::{Hash, NodeId};

@@ -1,5 +1,6 @@
 //! The character sets that DICOM knows, by their defined terms (PS3.3 tables C.12-2 to C.12-5), and the reading of
 //! declarations, which real senders misspell in many ways.
+//! Not for decoding bytes.
 
 use std::fmt;
 
