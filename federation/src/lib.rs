@@ -5,13 +5,21 @@
 //! without a list of patients).
 //!
 //! - [`confirmation`]: the patient's own proof of a consent.
+//! - [`machine`]: what commands do to the shared state.
+//! - [`history`]: what a key finds in a replica.
+//! - [`outbox`]: from a change to the certified command.
+//! - [`retrieve`]: how an examination goes from its holder to a requester.
 //! - [`ids`]: random identifiers of records, disclosures and the like.
 //!
 //! Not here: the ledger itself (`tessera_consensus`), medical vocabulary and rules (`tessera_policy`).
 
 pub mod blind;
 pub mod confirmation;
+pub mod history;
 pub mod ids;
+pub mod machine;
+pub mod outbox;
+pub mod retrieve;
 pub mod wire;
 
 pub use ids::{

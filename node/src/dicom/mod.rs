@@ -1,7 +1,8 @@
 //! DICOM as this node speaks it: data sets kept byte for byte, read without trust, served in modern forms.
 //!
 //! `walk` goes over the bytes, `dataset` takes the facts from them, `charset` reads their text; `json`, `bulk` and
-//! `frames` serve what DICOMweb asks for; `part10` reads and heads files. Nothing here knows the catalogue, the
+//! `frames` serve what DICOMweb asks for; `part10` reads and heads files; `scp` receives over DIMSE and hands to a
+//! `sink`; `status` says what senders are told. Nothing here knows the catalogue, the
 //! ledger or the store: the archive implements the traits that it is called through.
 //!
 //! Invariants: a data set's bytes are never changed; no byte of a sender panics; whatever a sender can make long is
@@ -19,7 +20,10 @@ pub mod identifiers;
 pub mod json;
 mod json_values;
 pub mod part10;
+pub mod scp;
+pub mod sink;
 pub mod source;
+pub mod status;
 pub mod syntax;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! The kinds of the domain's commands. Numbers are frozen and never reused; those below 256 are the kernel's.
 //!
-//! What the machine does with each stands in `machine`, one table. A kind that is not in [`KINDS`] is
+//! What the machine does with each stands in [`crate::machine`], one table. A kind that is not in [`KINDS`] is
 //! rejected as unknown: a newer version of the machine may know it once the ledger has activated it.
 
 use tessera_consensus::wire::v1::Kind;

@@ -1,0 +1,585 @@
+//! The holder's side of one retrieval session: verify, catch up, decide, write down, and only then send.
+//!
+//! Sans-IO: `step(now, input, view)` takes what happened and returns what to do, in order. `now` is *trusted time*
+//! (DESIGN section 7). Invariants, each asserted or held by the shape of [`Phase`]:
+//! 1. No manifest, hash or group leaves before a ruling allowed it on a certified state that is at least as new as
+//!    the requester's and fresher than the limit, and the disclosure of this session is durable (P4).
+//! 2. Nothing is read or sent while a new ruling is awaited; a denial discards what is not yet on the wire (P5).
+//! 3. A request counts only in the session whose challenge it signed, from the peer that the transport proved, for
+//!    a site that this peer speaks for. So a recorded request is worthless.
+//! 4. Memory is bounded ([`super::serving`]).
+//!
+//! Not here: what the rules say (the ruling comes as an input), what a disclosure looks like in the ledger.
+
+use tessera_consensus::keys::{PublicKey, SigningKey};
+use tessera_consensus::{FederationId, Hash, LedgerSize, NodeId, SiteId, UnixMillis};
+
+use super::frame::Frame;
+use super::groups::GroupHash;
+use super::serving::Serving;
+use super::wire::v1::{
+    Challenge, Party, Receipt, Refusal, RefusalCode, RetrievalRequest, Seen, SignedReceipt, SignedRequest, StopCode,
+    ToHolder, ToRequester, VERSION,
+};
+use super::{CATCH_UP_TIMEOUT_MS, FrameToRequester, GREETING_TIMEOUT_MS, IDLE_TIMEOUT_MS, MANIFEST_BYTES_MAX};
+use crate::ids::DisclosureId;
+use crate::wire::Format;
+use crate::wire::v1::Manifest;
+
+/// What the ledger knows of an active node that asks.
+#[derive(Clone, Debug)]
+pub struct RequesterRecord {
+    pub command_key: PublicKey,
+    pub sites: Vec<SiteId>,
+}
+
+/// What the holder may read of its own node.
+pub trait HolderView {
+    /// The record of an *active* node; `None` for all others.
+    fn requester(&self, node: &NodeId) -> Option<RequesterRecord>;
+    /// The newest certified checkpoint that this node has applied.
+    fn certified(&self) -> Option<Seen>;
+    /// The root of this node's ledger at a size that it has reached.
+    fn root_at(&self, size: LedgerSize) -> Option<Hash>;
+    /// Whether trusted time can be told at all (DESIGN section 7).
+    fn clock_is_trusted(&self) -> bool;
+    /// How old the certified state may be for this request: by purpose, or by standing contract.
+    fn freshness_limit_ms(&self, request: &RetrievalRequest) -> u64;
+}
+
+/// Who this holder is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub federation: FederationId,
+    pub node: NodeId,
+    /// The sites that it speaks for.
+    pub sites: Vec<SiteId>,
+    pub command_key: SigningKey,
+}
+
+/// How old the knowledge is on which a decision rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    pub age_ms: u64,
+    pub limit_ms: u64,
+}
+
+impl Freshness {
+    pub const fn is_fresh(&self) -> bool {
+        self.age_ms <= self.limit_ms
+    }
+}
+
+/// Why a decision is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A new session: a first request or a resumption.
+    Opening,
+    /// Rules or consents that may concern the running transfer changed.
+    StateChanged,
+    /// The earlier ruling reached its end.
+    RulingExpired,
+}
+
+/// What a decision rests on. The driver adds the record, the consents and the rules.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub request: RetrievalRequest,
+    pub stage: Stage,
+    pub now: UnixMillis,
+    pub certified: Seen,
+    pub freshness: Freshness,
+}
+
+/// The study and how long the yes holds.
+#[derive(Clone, Debug)]
+pub struct Allowed {
+    pub manifest: Manifest,
+    pub salt: [u8; 16],
+    /// When it must be decided again at the latest, apart from the freshness limit.
+    pub until: Option<UnixMillis>,
+}
+
+/// The outcome of a decision.
+#[derive(Clone, Debug)]
+pub enum Ruling {
+    Allow(Box<Allowed>),
+    Deny { code: RefusalCode, reasons: Vec<String> },
+}
+
+/// What must be written down, durably, before the first byte.
+#[derive(Clone, Debug)]
+pub struct NewDisclosure {
+    pub facts: Facts,
+    /// The request as signed: the evidence of who asked, and for what.
+    pub signed: SignedRequest,
+    pub objects: u32,
+    pub bytes: u64,
+}
+
+/// What the driver tells the session.
+#[derive(Debug)]
+pub enum HolderInput {
+    Received(Frame<ToHolder>),
+    /// The peer sent what is no message of the protocol.
+    Garbage,
+    /// The certified state moved; `concerns` says whether rules, consents or records changed that may matter here.
+    StateChanged {
+        concerns: bool,
+    },
+    Decided(Ruling),
+    /// The disclosure is on disk under this name.
+    DisclosureDurable(DisclosureId),
+    DisclosureFailed,
+    /// `None`: damaged or missing.
+    HashesRead {
+        object: u32,
+        hashes: Option<Vec<GroupHash>>,
+    },
+    /// `None`: damaged or missing.
+    GroupRead {
+        object: u32,
+        group: u32,
+        bytes: Option<Vec<u8>>,
+    },
+    /// A data frame has left for the transport, and its memory is free.
+    DataSent,
+    Tick,
+    /// The stream ended.
+    Closed,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both receipts; to be anchored.
+    Finished {
+        requester: Box<SignedReceipt>,
+        holder: Box<SignedReceipt>,
+    },
+    Refused {
+        code: RefusalCode,
+        reasons: Vec<String>,
+    },
+    /// The requester gave up and said why.
+    Stopped(StopCode),
+    /// The stream broke or lay idle; the requester may resume.
+    Broken,
+    /// The peer broke the protocol.
+    Breach(&'static str),
+}
+
+/// What the driver must do, in this order.
+#[derive(Debug)]
+pub enum HolderOutput {
+    Send(FrameToRequester),
+    /// Data frames that were handed out and are not yet on the wire must not go any more.
+    DiscardUnsent,
+    /// Try to apply the ledger up to this checkpoint; a note came from the requester.
+    CatchUp {
+        seen: Seen,
+        note: Option<String>,
+    },
+    /// Answer with [`HolderInput::Decided`].
+    Decide(Box<Facts>),
+    /// Answer with [`HolderInput::DisclosureDurable`] only when it is on disk.
+    WriteDisclosure(Box<NewDisclosure>),
+    ReadHashes {
+        object: u32,
+        hash: Hash,
+        size: u64,
+    },
+    ReadGroup {
+        object: u32,
+        group: u32,
+        hash: Hash,
+        size: u64,
+    },
+    /// The last output. Close the stream once all frames are sent.
+    End(Box<Outcome>),
+}
+
+/// The request as the session carries it.
+pub(super) struct Asked {
+    pub signed: SignedRequest,
+    pub note: Option<String>,
+}
+
+impl Asked {
+    pub fn request(&self) -> &RetrievalRequest {
+        &self.signed.request
+    }
+}
+
+enum Phase {
+    AwaitRequest,
+    CatchingUp {
+        asked: Asked,
+        since: UnixMillis,
+    },
+    /// `awaited` rulings are still to come; the last one counts.
+    Deciding {
+        asked: Asked,
+        awaited: u32,
+    },
+    Writing {
+        asked: Asked,
+        allowed: Box<Allowed>,
+        changed: bool,
+    },
+    Serving(Box<Serving>),
+    Ended,
+}
+
+/// See the module's header.
+pub struct HolderSession {
+    me: Identity,
+    peer: NodeId,
+    challenge: Challenge,
+    phase: Phase,
+    /// When the peer was last heard or served.
+    active: UnixMillis,
+}
+
+type Outputs = Vec<HolderOutput>;
+
+impl HolderSession {
+    /// Opens a session with the peer that the transport proved. `challenge` is fresh randomness.
+    pub fn open(now: UnixMillis, me: Identity, peer: NodeId, challenge: Challenge) -> (Self, Vec<HolderOutput>) {
+        let hello = HolderOutput::Send(Frame::Control(ToRequester::Hello { version: VERSION, challenge }));
+        (Self { me, peer, challenge, phase: Phase::AwaitRequest, active: now }, vec![hello])
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+
+    pub fn step(&mut self, now: UnixMillis, input: HolderInput, view: &dyn HolderView) -> Vec<HolderOutput> {
+        let mut out = Vec::new();
+        match input {
+            HolderInput::Received(frame) => {
+                self.active = now;
+                self.take_frame(now, frame, view, &mut out);
+            }
+            HolderInput::Garbage => self.end(Outcome::Breach("bytes that are no message"), &mut out),
+            HolderInput::StateChanged { concerns } => self.state_changed(now, concerns, view, &mut out),
+            HolderInput::Decided(ruling) => self.take_ruling(now, ruling, view, &mut out),
+            HolderInput::DisclosureDurable(name) => self.offer(now, name, view, &mut out),
+            HolderInput::DisclosureFailed => {
+                if matches!(self.phase, Phase::Writing { .. }) {
+                    self.refuse(now, RefusalCode::HOLDER_FAULT, Vec::new(), view, &mut out);
+                }
+            }
+            HolderInput::HashesRead { object, hashes } => self.hashes_read(object, hashes, &mut out),
+            HolderInput::GroupRead { object, group, bytes } => self.group_read(object, group, bytes, &mut out),
+            HolderInput::DataSent => {
+                self.active = now;
+                if let Phase::Serving(serving) = &mut self.phase {
+                    serving.data_sent(&mut out);
+                }
+            }
+            HolderInput::Tick => self.tick(now, view, &mut out),
+            HolderInput::Closed => self.end(Outcome::Broken, &mut out),
+        }
+        out
+    }
+
+    fn end(&mut self, outcome: Outcome, out: &mut Outputs) {
+        if !self.has_ended() {
+            self.phase = Phase::Ended;
+            out.push(HolderOutput::End(Box::new(outcome)));
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        now: UnixMillis,
+        code: RefusalCode,
+        reasons: Vec<String>,
+        view: &dyn HolderView,
+        out: &mut Outputs,
+    ) {
+        let retrieval = match &self.phase {
+            Phase::AwaitRequest | Phase::Ended => None,
+            Phase::CatchingUp { asked, .. } | Phase::Deciding { asked, .. } | Phase::Writing { asked, .. } => {
+                Some(asked.request().id)
+            }
+            Phase::Serving(serving) => {
+                out.push(HolderOutput::DiscardUnsent);
+                Some(serving.asked.request().id)
+            }
+        };
+        let refusal = Refusal {
+            version: VERSION,
+            federation: self.me.federation,
+            holder: self.me.node,
+            requester: self.peer,
+            challenge: self.challenge,
+            retrieval,
+            code,
+            reasons: reasons.clone(),
+            time: now,
+            seen: view.certified(),
+        };
+        let signed = refusal.sign(&self.me.command_key);
+        out.push(HolderOutput::Send(Frame::Control(ToRequester::Refused(Box::new(signed)))));
+        self.end(Outcome::Refused { code, reasons }, out);
+    }
+
+    fn take_frame(&mut self, now: UnixMillis, frame: Frame<ToHolder>, view: &dyn HolderView, out: &mut Outputs) {
+        let Frame::Control(message) = frame else {
+            return self.end(Outcome::Breach("a requester sends no data"), out);
+        };
+        match (message, &mut self.phase) {
+            (_, Phase::Ended) => {}
+            (ToHolder::Request { signed, note }, Phase::AwaitRequest) => {
+                self.take_request(now, Asked { signed: *signed, note }, view, out);
+            }
+            (ToHolder::Want(wants), Phase::Serving(serving)) => match serving.take_wants(wants) {
+                Ok(()) => serving.pump(out),
+                Err(breach) => self.end(Outcome::Breach(breach), out),
+            },
+            (ToHolder::Done(receipt), Phase::Serving(_)) => self.finish(now, *receipt, view, out),
+            (ToHolder::Stop { code }, _) => self.end(Outcome::Stopped(code), out),
+            _ => self.end(Outcome::Breach("a message out of turn"), out),
+        }
+    }
+
+    fn take_request(&mut self, now: UnixMillis, asked: Asked, view: &dyn HolderView, out: &mut Outputs) {
+        match self.check_request(&asked.signed, view) {
+            Err(code) => self.refuse(now, code, Vec::new(), view, out),
+            Ok(()) => {
+                self.phase = Phase::CatchingUp { asked, since: now };
+                self.try_decide(now, view, out);
+                if let Phase::CatchingUp { asked, .. } = &self.phase {
+                    out.push(HolderOutput::CatchUp { seen: asked.request().seen, note: asked.note.clone() });
+                }
+            }
+        }
+    }
+
+    /// Who asks, for whom, and in this session: invariant 3.
+    fn check_request(&self, signed: &SignedRequest, view: &dyn HolderView) -> Result<(), RefusalCode> {
+        let request = &signed.request;
+        let record = view.requester(&self.peer).ok_or(RefusalCode::NOT_A_MEMBER)?;
+        let parties = request.federation == self.me.federation
+            && request.requester == self.peer
+            && request.holder == self.me.node
+            && self.me.sites.contains(&request.study.site)
+            && record.sites.contains(&request.requester_site)
+            && request.user.site().as_str() == request.requester_site.as_str();
+        if !parties {
+            return Err(RefusalCode::WRONG_PARTY);
+        }
+        signed.verify(&record.command_key).map_err(|_| RefusalCode::BAD_SIGNATURE)?;
+        if request.challenge != self.challenge {
+            return Err(RefusalCode::OTHER_SESSION);
+        }
+        Ok(())
+    }
+
+    /// From [`Phase::CatchingUp`] to [`Phase::Deciding`] when this node's own knowledge suffices. Break-glass waits
+    /// for a holder that is behind as all others do, but then goes on with what is there.
+    fn try_decide(&mut self, now: UnixMillis, view: &dyn HolderView, out: &mut Outputs) {
+        let Phase::CatchingUp { asked, since } = &self.phase else { return };
+        let late = now.since(*since) > CATCH_UP_TIMEOUT_MS;
+        match knowledge(now, asked.request(), view) {
+            Knowledge::OtherHistory => self.refuse(now, RefusalCode::OTHER_HISTORY, Vec::new(), view, out),
+            Knowledge::Lacking(code) if late => self.refuse(now, code, Vec::new(), view, out),
+            Knowledge::Lacking(_) => {}
+            Knowledge::Enough { certified, .. } if certified.size < asked.request().seen.size && !late => {}
+            Knowledge::Enough { certified, freshness } => {
+                let stage = Stage::Opening;
+                let Phase::CatchingUp { asked, .. } = std::mem::replace(&mut self.phase, Phase::Ended) else { return };
+                let request = asked.request().clone();
+                out.push(HolderOutput::Decide(Box::new(Facts { request, stage, now, certified, freshness })));
+                self.phase = Phase::Deciding { asked, awaited: 1 };
+            }
+        }
+    }
+
+    fn state_changed(&mut self, now: UnixMillis, concerns: bool, view: &dyn HolderView, out: &mut Outputs) {
+        let member = view.requester(&self.peer).is_some();
+        match &mut self.phase {
+            Phase::CatchingUp { .. } => self.try_decide(now, view, out),
+            Phase::Deciding { .. } | Phase::Writing { .. } | Phase::Serving(_) if !member => {
+                self.refuse(now, RefusalCode::NOT_A_MEMBER, Vec::new(), view, out);
+            }
+            Phase::Deciding { .. } | Phase::Serving(_) if concerns => {
+                self.decide_again(now, Stage::StateChanged, view, out);
+            }
+            Phase::Writing { changed, .. } => *changed |= concerns,
+            _ => {}
+        }
+    }
+
+    /// Invariant 2: from here on nothing goes out until the ruling is in.
+    fn decide_again(&mut self, now: UnixMillis, stage: Stage, view: &dyn HolderView, out: &mut Outputs) {
+        let (request, awaited) = match &mut self.phase {
+            Phase::Deciding { asked, awaited } => (asked.request(), awaited),
+            Phase::Serving(serving) => (serving.asked.request(), &mut serving.awaited),
+            _ => return,
+        };
+        *awaited += 1;
+        match knowledge(now, request, view) {
+            Knowledge::Enough { certified, freshness } => {
+                let request = request.clone();
+                out.push(HolderOutput::Decide(Box::new(Facts { request, stage, now, certified, freshness })));
+            }
+            Knowledge::OtherHistory => self.refuse(now, RefusalCode::OTHER_HISTORY, Vec::new(), view, out),
+            Knowledge::Lacking(code) => self.refuse(now, code, Vec::new(), view, out),
+        }
+    }
+
+    fn take_ruling(&mut self, now: UnixMillis, ruling: Ruling, view: &dyn HolderView, out: &mut Outputs) {
+        match (ruling, &mut self.phase) {
+            (Ruling::Deny { code, reasons }, Phase::Deciding { .. } | Phase::Serving(_)) => {
+                self.refuse(now, code, reasons, view, out);
+            }
+            (Ruling::Allow(allowed), Phase::Serving(serving)) => {
+                serving.until = allowed.until;
+                serving.awaited = serving.awaited.saturating_sub(1);
+                serving.pump(out);
+            }
+            (Ruling::Allow(allowed), Phase::Deciding { awaited, .. }) => {
+                *awaited -= 1;
+                if *awaited == 0 {
+                    self.write_disclosure(now, allowed, view, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn write_disclosure(&mut self, now: UnixMillis, allowed: Box<Allowed>, view: &dyn HolderView, out: &mut Outputs) {
+        let Phase::Deciding { asked, .. } = &self.phase else { return };
+        let request = asked.request();
+        let manifest = &allowed.manifest;
+        if manifest.commitment(&allowed.salt) != request.study.commitment {
+            return self.refuse(now, RefusalCode::NOT_HERE, Vec::new(), view, out);
+        }
+        if manifest.to_bytes().len() > MANIFEST_BYTES_MAX {
+            let reasons = vec!["the manifest is larger than one message may be".into()];
+            return self.refuse(now, RefusalCode::HOLDER_FAULT, reasons, view, out);
+        }
+        let Knowledge::Enough { certified, freshness } = knowledge(now, request, view) else {
+            return self.refuse(now, RefusalCode::STALE, Vec::new(), view, out);
+        };
+        let facts = Facts { request: request.clone(), stage: Stage::Opening, now, certified, freshness };
+        let bytes = manifest.bytes();
+        let objects = manifest.objects.len() as u32;
+        let disclosure = NewDisclosure { facts, signed: asked.signed.clone(), objects, bytes };
+        out.push(HolderOutput::WriteDisclosure(Box::new(disclosure)));
+        let Phase::Deciding { asked, .. } = std::mem::replace(&mut self.phase, Phase::Ended) else { return };
+        self.phase = Phase::Writing { asked, allowed, changed: false };
+    }
+
+    /// Invariant 1: the only way into [`Phase::Serving`]. What changed while the disclosure was being written is
+    /// decided once more before the offer goes out.
+    fn offer(&mut self, now: UnixMillis, disclosure: DisclosureId, view: &dyn HolderView, out: &mut Outputs) {
+        if !matches!(self.phase, Phase::Writing { .. }) {
+            return;
+        }
+        let Phase::Writing { asked, allowed, changed } = std::mem::replace(&mut self.phase, Phase::Ended) else {
+            return;
+        };
+        self.phase = Phase::Serving(Box::new(Serving::new(asked, disclosure, &allowed)));
+        self.active = now;
+        if changed {
+            self.decide_again(now, Stage::StateChanged, view, out);
+        } else if let Phase::Serving(serving) = &mut self.phase {
+            serving.pump(out);
+        }
+    }
+
+    fn hashes_read(&mut self, object: u32, hashes: Option<Vec<GroupHash>>, out: &mut Outputs) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.fill_hashes(object, hashes);
+            serving.pump(out);
+        }
+    }
+
+    fn group_read(&mut self, object: u32, group: u32, bytes: Option<Vec<u8>>, out: &mut Outputs) {
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.fill_group(object, group, bytes);
+            serving.pump(out);
+        }
+    }
+
+    fn finish(&mut self, now: UnixMillis, theirs: SignedReceipt, view: &dyn HolderView, out: &mut Outputs) {
+        let Phase::Serving(serving) = &self.phase else { return };
+        let request = serving.asked.request();
+        let mine = Receipt {
+            version: VERSION,
+            federation: self.me.federation,
+            retrieval: request.id,
+            disclosure: serving.disclosure,
+            by: Party::Holder,
+            requester: self.peer,
+            holder: self.me.node,
+            commitment: request.study.commitment,
+            objects: theirs.receipt.objects,
+            transcript: theirs.receipt.transcript,
+            bytes: serving.sent_bytes,
+            complete: theirs.receipt.complete,
+            time: now,
+        };
+        let other = &theirs.receipt;
+        let same = Receipt { by: Party::Requester, bytes: other.bytes, time: other.time, ..mine.clone() };
+        let genuine = view.requester(&self.peer).is_some_and(|record| theirs.verify(&record.command_key).is_ok());
+        if !genuine || same != *other || !serving.admits(other) {
+            return self.end(Outcome::Breach("a receipt for something else"), out);
+        }
+        let mine = mine.sign(&self.me.command_key);
+        out.push(HolderOutput::Send(Frame::Control(ToRequester::Receipt(Box::new(mine.clone())))));
+        self.end(Outcome::Finished { requester: Box::new(theirs), holder: Box::new(mine) }, out);
+    }
+
+    fn tick(&mut self, now: UnixMillis, view: &dyn HolderView, out: &mut Outputs) {
+        match &self.phase {
+            Phase::AwaitRequest if now.since(self.active) > GREETING_TIMEOUT_MS => self.end(Outcome::Broken, out),
+            Phase::CatchingUp { .. } => self.try_decide(now, view, out),
+            Phase::Serving(serving) => {
+                let expired = serving.until.is_some_and(|until| now > until);
+                let idle = now.since(self.active) > IDLE_TIMEOUT_MS;
+                match knowledge(now, serving.asked.request(), view) {
+                    Knowledge::Lacking(code) => self.refuse(now, code, Vec::new(), view, out),
+                    _ if idle => self.end(Outcome::Broken, out),
+                    _ if expired && serving.awaited == 0 => self.decide_again(now, Stage::RulingExpired, view, out),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether this node knows enough to decide.
+enum Knowledge {
+    Enough { certified: Seen, freshness: Freshness },
+    Lacking(RefusalCode),
+    OtherHistory,
+}
+
+/// Break-glass may be decided on old knowledge; the rules then see how old it is. Nothing else may.
+fn knowledge(now: UnixMillis, request: &RetrievalRequest, view: &dyn HolderView) -> Knowledge {
+    let Some(certified) = view.certified() else { return Knowledge::Lacking(RefusalCode::BEHIND) };
+    let seen = &request.seen;
+    let behind = seen.size > certified.size;
+    if !behind && view.root_at(seen.size) != Some(seen.root) {
+        return Knowledge::OtherHistory;
+    }
+    let freshness = Freshness { age_ms: now.since(certified.time), limit_ms: view.freshness_limit_ms(request) };
+    if request.break_glass.is_none() {
+        if behind {
+            return Knowledge::Lacking(RefusalCode::BEHIND);
+        }
+        if !view.clock_is_trusted() {
+            return Knowledge::Lacking(RefusalCode::CLOCK);
+        }
+        if !freshness.is_fresh() {
+            return Knowledge::Lacking(RefusalCode::STALE);
+        }
+    }
+    Knowledge::Enough { certified, freshness }
+}
