@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match cli.command {
             cli::Command::Demo(options) => demo::run(options).await,
+            cli::Command::Phantom(options) => dicom::phantom::run(options),
             _ => Ok(()),
         }
     })

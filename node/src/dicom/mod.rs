@@ -20,6 +20,7 @@ pub mod identifiers;
 pub mod json;
 mod json_values;
 pub mod part10;
+pub mod phantom;
 pub mod scp;
 pub mod sink;
 pub mod source;
