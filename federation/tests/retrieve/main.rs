@@ -1,5 +1,6 @@
 //! The retrieval machines against each other: what gets through, what is refused, what is found out, what a broken
 //! line costs. The promises P4 (the holder decides), P5 (revocation bites) and P8 (what arrives is what was sent).
+//! No sockets: both machines are stepped by hand, so that every interleaving is chosen and not met by chance.
 
 mod golden;
 mod world;

@@ -1,5 +1,6 @@
 //! The modules that all generated objects share: patient, study, series, equipment, SOP common (PS3.3 annex C), with
 //! everything that R-D3 asks an image to carry.
+//! Not for pixels, nor for what only one modality has.
 
 use dicom_dictionary_std::tags;
 

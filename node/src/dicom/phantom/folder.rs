@@ -1,4 +1,6 @@
 //! Generated objects as files: one folder an issuer, `late/`, `outage/`, `crosswalk.csv` and `shared_patient`.
+//! The layout is what the demonstration, the tests and the measurements read; nothing else in the program knows it.
+//! Not for what the objects show.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,6 @@
 //! Generated persons and the hospitals that examine them. Nobody real: names say "test patient" and a number, and
 //! resident numbers lie in a region (000000) that does not exist, though their check digits are right.
+//! The same number always gives the same person, so that several hospitals meet the same patient.
 
 use super::element_writer::Characters;
 use super::texture::{mix, mix_all};

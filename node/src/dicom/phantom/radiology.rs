@@ -1,4 +1,6 @@
 //! CT, MR and DX objects (PS3.3 annexes A.3, A.4, A.26): attributes of their modules, and pixels.
+//!
+//! Not for the bodies that they show, nor for ultrasound, which has frames and colour.
 
 use dicom_core::header::VR;
 use dicom_dictionary_std::tags;

@@ -1,4 +1,6 @@
 //! Ultrasound clips (PS3.3 annex A.7): colour frames of a convex probe over a liver that breathes.
+//!
+//! Not for still images: multi-frame objects are here because they are the large ones.
 
 use dicom_core::header::VR;
 use dicom_dictionary_std::tags;
