@@ -1,11 +1,13 @@
 //! A table of elements and their JSON, in every encoding; nested character sets; bulk data; damage.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::dicom::charset::{CharsetPolicy, Samples};
 use crate::dicom::dataset::DataSetError;
 use crate::dicom::facts::ObjectFacts;
+use crate::dicom::frames::FrameTable;
 use crate::dicom::identifiers::Uid;
 use crate::dicom::source::in_memory;
 use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
@@ -138,4 +140,38 @@ fn a_damaged_data_set_gives_what_is_sound() {
     let (found, error) = metadata_so_far(in_memory(&bytes, &syntax), &syntax, &declared(""), &|_| String::new());
     assert!(matches!(error, Some(JsonError::Walk(WalkError::Truncated { .. }))));
     assert_eq!(found["00081140"]["Value"][0]["00100020"]["Value"][0], "H-1");
+}
+
+proptest! {
+    /// Whatever happens to a byte, every reader of data sets ends in a value or an error.
+    #[test]
+    fn mutations_never_panic(at in any::<usize>(), with in any::<u8>(), cut in 0..64usize, which in 0..3usize) {
+        let syntax = syntax([EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG][which]);
+        let mut out = DataSetBuilder::new(syntax.encoding());
+        out.text(0x0008, 0x0005, "CS", b"\\ISO 2022 IR 58")
+            .sequence(0x0008, 0x1140, |item| {
+                item.text(0x0008, 0x1155, "UI", b"1.2").sequence(0x0040, 0xA170, |inner| {
+                    inner.text(0x0008, 0x0104, "LO", b"\x1b$)A\xd5\xc5\\x");
+                });
+            })
+            .text(0x0010, 0x0010, "PN", b"A^B=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1")
+            .text(0x0028, 0x0008, "IS", b"2")
+            .number(0x0028, 0x0010, 2)
+            .number(0x0028, 0x0011, 2)
+            .number(0x0028, 0x0100, 8)
+            .fragments(&[0, 0, 0, 0, 10, 0, 0, 0], &[b"ab", b"cd"]);
+        let mut bytes = out.into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = with;
+        bytes.truncate(bytes.len() - cut);
+        let source = || in_memory(&bytes, &syntax);
+        let _ = metadata_so_far(source(), &syntax, &declared("GB18030"), &|path| path.to_string());
+        if let Ok(table) = FrameTable::locate(source(), &syntax) {
+            for number in 0..=table.len().min(9) {
+                let _ = table.read(source().as_mut(), number);
+            }
+        }
+        let path = BulkPath::parse("00081140/0/00081155").expect("a path");
+        let _ = crate::dicom::bulk::find(source(), &syntax, &path);
+    }
 }

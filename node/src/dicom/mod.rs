@@ -2,8 +2,8 @@
 //!
 //! `walk` goes over the bytes, `dataset` takes the facts from them, `charset` reads their text; `json`, `bulk` and
 //! `frames` serve what DICOMweb asks for; `part10` reads and heads files; `scp` receives over DIMSE and hands to a
-//! `sink`; `status` says what senders are told. Nothing here knows the catalogue, the
-//! ledger or the store: the archive implements the traits that it is called through.
+//! `sink`; `status` says what senders are told; `phantom` generates examinations. Nothing here knows the catalogue,
+//! the ledger or the store: the archive implements the traits that it is called through.
 //!
 //! Invariants: a data set's bytes are never changed; no byte of a sender panics; whatever a sender can make long is
 //! bounded by a named constant.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::plan::{HOSPITALS_MAX, LATE_FOLDER, OUTAGE_FOLDER, PERSONS_MAX, PhantomSpec, SLICES_MAX};
-use super::{PhantomObject, crosswalk, generate, shared_patient};
+use super::{CrosswalkLine, PhantomObject, crosswalk, generate, shared_patient};
 use crate::dicom::part10::file_head;
 
 /// What was written.
@@ -66,13 +66,19 @@ pub fn write(
         summary.bytes += bytes.len() as u64;
         progress(&object);
     }
-    let lines: String = crosswalk(spec)
-        .iter()
-        .map(|line| format!("{},{},{},{}\n", line.issuer, line.patient_id, line.kind, line.value))
-        .collect();
-    put(&directory.join("crosswalk.csv"), lines.as_bytes())?;
+    put(&directory.join("crosswalk.csv"), crosswalk_csv(spec).as_bytes())?;
     put(&directory.join("shared_patient"), format!("{}\n", shared_patient(spec)).as_bytes())?;
     Ok(summary)
+}
+
+/// No field holds a comma, so none needs quotes.
+fn crosswalk_csv(spec: &PhantomSpec) -> String {
+    let mut csv = String::from("issuer,patient_id,kind,value,name,sex,birth_date\n");
+    for line in crosswalk(spec) {
+        let CrosswalkLine { issuer, patient_id, kind, value, name, sex, birth_date } = line;
+        csv.push_str(&format!("{issuer},{patient_id},{kind},{value},{name},{sex},{birth_date}\n"));
+    }
+    csv
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), PhantomError> {

@@ -46,6 +46,9 @@ pub struct CrosswalkLine {
     pub patient_id: String,
     pub kind: &'static str,
     pub value: String,
+    pub name: String,
+    pub sex: &'static str,
+    pub birth_date: String,
 }
 
 /// All objects of a specification, made one at a time.
@@ -75,6 +78,9 @@ pub fn crosswalk(spec: &PhantomSpec) -> Vec<CrosswalkLine> {
             patient_id: examination.patient_id,
             kind: "resident",
             value: examination.person.resident_number(),
+            name: examination.person.name(),
+            sex: examination.person.sex(),
+            birth_date: examination.person.birth_date(),
         })
         .collect();
     lines.sort();

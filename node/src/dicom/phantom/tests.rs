@@ -86,6 +86,14 @@ fn files_are_written_as_promised() {
     for name in ["SITEA", "late", "outage", "crosswalk.csv", "shared_patient"] {
         assert!(directory.path().join(name).exists(), "{name}");
     }
+    let csv = std::fs::read_to_string(directory.path().join("crosswalk.csv")).expect("the crosswalk");
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("issuer,patient_id,kind,value,name,sex,birth_date"));
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let row = tessera_policy::CrosswalkRow::parse(&fields, tessera_policy::CheckMode::Strict);
+        assert!(row.is_ok(), "{line}: {row:?}");
+    }
     let refused = [
         PhantomSpec { persons: 0, ..spec.clone() },
         PhantomSpec { slices: 1, ..spec.clone() },
