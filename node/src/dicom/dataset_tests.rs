@@ -1,4 +1,7 @@
-//! Small data sets, whole and broken; mutated bytes that must never panic.
+//! Facts of small data sets, whole and broken; mutated bytes that must never panic.
+//!
+//! Real files (those of pydicom) are read by the black-box tests; here every case is built by hand and says in its
+//! name what is wrong with it.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,7 @@
 //! Native frames in every word size and order, encapsulated frames by every kind of table, and refusals.
+//!
+//! Images of a few pixels, so that the expected bytes can be written out. Not
+//! for codecs: frames are cut, never decoded.
 
 use super::*;
 use crate::dicom::identifiers::Uid;

@@ -1,4 +1,7 @@
 //! A table of elements and their JSON, in every encoding; nested character sets; bulk data; damage.
+//!
+//! Expected values are written out as PS3.18 annex F has them, not taken from another implementation. The last test
+//! tries mutated bytes on every reader of data sets at once.
 
 use proptest::prelude::*;
 use serde_json::json;

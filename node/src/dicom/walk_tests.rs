@@ -1,4 +1,7 @@
-//! Tables of small data sets, good and broken, and mutated bytes that must never panic the walker.
+//! Tables of small data sets, good and broken, and arbitrary bytes that must never panic the walker.
+//!
+//! A walk is compared as a line of text: VR and length of each value, brackets for sequences, braces for items, angle
+//! brackets for fragments, the name of the error at the end.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,6 @@
-//! Tables: the examples of PS3.5 annexes H to K (known from pydicom's character set files), misspelt and wrong
+//! Tables of text in bytes, what it reads as, and under which verdict.
+//!
+//! The examples of PS3.5 annexes H to K (known from pydicom's character set files), misspelt and wrong
 //! declarations, and names in which one reading could pass for another.
 
 use super::*;

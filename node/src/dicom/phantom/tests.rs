@@ -1,4 +1,7 @@
 //! Generated examinations read by our own reader: facts, characters, frames, determinism, plan.
+//!
+//! Whether the objects keep the standard is for dciodvfy to say, and whether they look like bodies for a person; here
+//! they must be sound, complete, not blank, and the same every time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,7 @@
 //! The receiver on loopback against dicom-ul's own client and against bytes that no client would send.
+//!
+//! The sink is a shelf in memory that answers by the SOP instance UID, so that every outcome can be asked for. Not for
+//! speed, and not for DCMTK or pynetdicom as peers: the black-box tests have those.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
