@@ -11,6 +11,7 @@ mod control;
 mod demo;
 mod dicom;
 mod home;
+mod http;
 
 use clap::Parser;
 

@@ -277,6 +277,20 @@ pub fn studies_of(view: &dyn View, patient: &LocalPatient, limit: usize) -> Resu
     last_parts(view, &prefix, limit)
 }
 
+/// Issuers of the patient numbers in this archive, by leaping from one to the next; at most `limit`.
+pub fn issuers(view: &dyn View, limit: usize) -> Result<Vec<String>, CatalogueError> {
+    let mut issuers = Vec::new();
+    let mut from = b"p".to_vec();
+    while issuers.len() < limit
+        && let Some((key, _)) = view.scan(CATALOGUE, &from, Some(b"q"), 1)?.into_iter().next()
+    {
+        let issuer = key[1..].split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+        from = [b"p", issuer.as_slice(), b"\x01"].concat();
+        issuers.push(String::from_utf8_lossy(&issuer).into_owned());
+    }
+    Ok(issuers)
+}
+
 /// Study UIDs from `from` to `to` (inclusive dates `YYYYMMDD`), newest first.
 pub fn studies_by_date(view: &dyn View, from: &str, to: &str, limit: usize) -> Result<Vec<String>, CatalogueError> {
     let (first, last) = (key(b'd', &[from.as_bytes()]), key(b'd', &[to.as_bytes(), b"\xff"]));

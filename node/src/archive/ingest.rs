@@ -210,7 +210,7 @@ fn check(what: &'static str, announced: &Uid, data_set: &Uid) -> Result<(), Inge
 }
 
 /// The operator's setting for a sender. `validate` has checked the word.
-fn charset_policy(setting: Option<&str>) -> CharsetPolicy {
+pub fn charset_policy(setting: Option<&str>) -> CharsetPolicy {
     match setting.and_then(|text| CharacterSets::parse(text).ok()) {
         Some(sets) => CharsetPolicy::Always(sets),
         None => CharsetPolicy::Detect,

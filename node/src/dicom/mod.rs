@@ -18,7 +18,7 @@ pub mod facts;
 pub mod frames;
 pub mod identifiers;
 pub mod json;
-mod json_values;
+pub mod json_values;
 pub mod part10;
 pub mod phantom;
 pub mod scp;

@@ -1,0 +1,142 @@
+//! The console: one page that says how this node stands and opens a patient's examinations, wherever they are.
+//!
+//! The page is rendered here, escaped, with one script and one style sheet of its own and nothing from elsewhere. Numbers
+//! of patients come in bodies only, so that they stand in no address, history or log.
+
+mod html;
+mod page;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+
+use super::error::HttpError;
+use super::fetching::Cause;
+use super::{Shared, blocking};
+use crate::archive::Archive;
+use crate::archive::catalogue::{self, StudyRecord};
+use crate::control::wire::{HistoryCall, StatusDone};
+use crate::dicom::identifiers::Uid;
+
+/// Examinations of this archive on the first page.
+const LATEST_MAX: usize = 12;
+/// Characters of an identifier, a purpose, a user's name.
+const FIELD_CHARS_MAX: usize = 200;
+
+/// Scripts and styles of this page's own files only; nothing from any other host.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+pub fn routes() -> axum::Router<Shared> {
+    axum::Router::new()
+        .route("/", get(first_page))
+        .route("/console/status", get(status))
+        .route("/console/history", post(history))
+        .route("/console/fetch", post(fetch))
+        .route("/console/console.css", get(style))
+        .route("/console/console.js", get(script))
+}
+
+fn page(text: String) -> Response {
+    let policy = (header::CONTENT_SECURITY_POLICY, POLICY);
+    let isolation = (HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), policy, isolation], text).into_response()
+}
+
+async fn style() -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, include_str!("console.css"))
+}
+
+async fn script() -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, "text/javascript; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, include_str!("console.js"))
+}
+
+async fn status_of(service: &Shared) -> Result<StatusDone, String> {
+    service.federated.status().await.map_err(|error| format!("{error:#}"))
+}
+
+/// The newest studies of this archive by their date.
+fn latest(archive: &Archive) -> Result<Vec<StudyRecord>, HttpError> {
+    let view = &**archive.engine();
+    let uids = catalogue::studies_by_date(view, "", "99999999", LATEST_MAX)?;
+    let records: Result<Vec<_>, _> = uids.iter().map(|uid| catalogue::study(view, uid)).collect();
+    Ok(records?.into_iter().flatten().collect())
+}
+
+async fn first_page(State(service): State<Shared>) -> Result<Response, HttpError> {
+    let archive = service.archive.clone();
+    let latest = blocking(move || latest(&archive)).await?;
+    let site = service.archive.config().default_site();
+    let status = status_of(&service).await;
+    Ok(page(page::first(&site.legal_name, &site.issuer, &status, &latest)))
+}
+
+async fn status(State(service): State<Shared>) -> Result<Response, HttpError> {
+    let archive = service.archive.clone();
+    let latest = blocking(move || latest(&archive)).await?;
+    Ok(page(page::live(&status_of(&service).await, &latest)))
+}
+
+#[derive(Deserialize)]
+struct HistoryForm {
+    id: String,
+}
+
+async fn history(State(service): State<Shared>, Json(form): Json<HistoryForm>) -> Result<Response, HttpError> {
+    let id = field(&form.id, "the number")?;
+    match service.federated.history(HistoryCall { id }).await {
+        Ok(history) => Ok(page(page::history(&history))),
+        Err(error) => Ok(page(page::problem("The history could not be read", &format!("{error:#}")))),
+    }
+}
+
+#[derive(Deserialize)]
+struct FetchForm {
+    study: String,
+    id: String,
+    purpose: String,
+    user: String,
+}
+
+/// What became of a fetch, for the page's script.
+#[derive(Serialize)]
+struct FetchAnswer {
+    opened: bool,
+    title: &'static str,
+    text: String,
+}
+
+async fn fetch(State(service): State<Shared>, Json(form): Json<FetchForm>) -> Result<Response, HttpError> {
+    Uid::parse(&form.study).map_err(|error| HttpError::BadRequest(error.to_string()))?;
+    let cause = Cause {
+        patient: field(&form.id, "the number")?,
+        purpose: field(&form.purpose, "the purpose")?,
+        user: field(&form.user, "your name")?,
+    };
+    let answer = match service.bring(&form.study, &cause).await {
+        Ok(None) => FetchAnswer { opened: true, title: "Already here", text: String::new() },
+        Ok(Some(done)) => FetchAnswer { opened: true, title: "Fetched and verified", text: page::fetched(&done) },
+        Err(error) => {
+            let title = match error.status() {
+                StatusCode::FORBIDDEN => "The holder refused",
+                _ => "It could not be fetched",
+            };
+            FetchAnswer { opened: false, title, text: error.to_string() }
+        }
+    };
+    Ok(Json(answer).into_response())
+}
+
+fn field(text: &str, name: &str) -> Result<String, HttpError> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > FIELD_CHARS_MAX || text.chars().any(char::is_control) {
+        let wrong = format!("{name} must have 1 to {FIELD_CHARS_MAX} characters");
+        return Err(HttpError::BadRequest(wrong));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,317 @@
+//! The console's HTML. Every value goes through [`escape`]; the words are chosen so that nothing is promised that is not
+//! known: a history is "none under this number", as of a time, with what is missing.
+
+use super::html::{count, date, escape, name, size, span, time};
+use crate::archive::catalogue::{Phase, StudyRecord};
+use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy, PeerShown, StatusDone};
+
+/// Peers that are listed; a federation may have a thousand.
+const PEERS_MAX: usize = 60;
+/// Warnings that are listed.
+const WARNINGS_MAX: usize = 20;
+/// A replica older than this is marked, in milliseconds: the core certifies every few seconds.
+const STALE_MS: u64 = 60_000;
+
+/// What for an examination may be fetched: the value for the rules, and the words for people.
+const PURPOSES: [(&str, &str); 6] = [
+    ("treatment", "Treatment of this patient"),
+    ("recognition", "Recognition instead of repeating it (互认)"),
+    ("consultation", "Consultation"),
+    ("emergency", "Emergency"),
+    ("quality-review", "Quality review"),
+    ("research", "Research"),
+];
+
+/// The whole page.
+pub fn first(site: &str, issuer: &str, status: &Result<StatusDone, String>, latest: &[StudyRecord]) -> String {
+    let purposes: String = PURPOSES
+        .iter()
+        .map(|(value, words)| format!("<option value=\"{}\">{}</option>", escape(value), escape(words)))
+        .collect();
+    include_str!("console.html")
+        .replace("{{purposes}}", &purposes)
+        .replace("{{live}}", &live(status, latest))
+        .replace("{{issuer}}", &escape(issuer))
+        .replace("{{site}}", &escape(site))
+}
+
+/// The part that is renewed while the page is open.
+pub fn live(status: &Result<StatusDone, String>, latest: &[StudyRecord]) -> String {
+    let node = match status {
+        Ok(status) => node(status),
+        Err(error) => problem("This node can't say how it stands", error),
+    };
+    format!("{node}{}", latest_table(latest))
+}
+
+pub fn problem(title: &str, text: &str) -> String {
+    format!("<div class=\"notice bad\"><strong>{}</strong><p>{}</p></div>", escape(title), escape(text))
+}
+
+fn node(status: &StatusDone) -> String {
+    let warnings: String =
+        status.warnings.iter().take(WARNINGS_MAX).map(|warning| format!("<li>{}</li>", escape(warning))).collect();
+    let warnings = match warnings.is_empty() {
+        true => String::new(),
+        false => format!("<div class=\"notice\"><strong>Needs attention</strong><ul>{warnings}</ul></div>"),
+    };
+    format!(
+        "{warnings}<section class=\"tiles\">{}{}{}{}</section>{}",
+        archive(status),
+        ledger(status),
+        outbox(status),
+        federation(status),
+        peers(status)
+    )
+}
+
+fn tile(title: &str, figure: &str, facts: &[(&str, String)], state: &str) -> String {
+    let facts: String =
+        facts.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escape(value))).collect();
+    format!(
+        "<article class=\"tile {state}\"><h2>{title}</h2><p class=\"figure\">{}</p><dl>{facts}</dl></article>",
+        escape(figure)
+    )
+}
+
+fn archive(status: &StatusDone) -> String {
+    let facts = [
+        ("images", count(status.objects)),
+        ("volume", size(status.bytes)),
+        ("arriving now", count(status.receiving)),
+        ("copies from others", count(status.copies)),
+    ];
+    tile("Examinations here", &count(status.studies), &facts, "")
+}
+
+fn ledger(status: &StatusDone) -> String {
+    let as_of = status.certified_at.as_deref().map_or("never".to_owned(), time);
+    let (age, state) = match status.freshness_ms {
+        None => ("not known".to_owned(), "bad"),
+        Some(ms) if ms > STALE_MS => (format!("{} old", span(ms)), "bad"),
+        Some(ms) => (format!("{} old", span(ms)), "good"),
+    };
+    let behind = status.ledger_size.saturating_sub(status.certified_size);
+    let facts = [
+        ("certified", count(status.certified_size)),
+        ("not yet certified", count(behind)),
+        ("as of", as_of),
+        ("age", age),
+    ];
+    tile("Ledger entries", &count(status.ledger_size), &facts, state)
+}
+
+fn outbox(status: &StatusDone) -> String {
+    let state = if status.quarantined > 0 { "warn" } else { "good" };
+    let leader = status.leader.clone().unwrap_or_else(|| "none known".to_owned());
+    let facts = [("quarantined", count(status.quarantined)), ("core's leader", leader)];
+    tile("Waiting for the ledger", &count(status.outbox_pending), &facts, state)
+}
+
+fn federation(status: &StatusDone) -> String {
+    let connected = status.peers.iter().filter(|peer| peer.connected).count();
+    let total = status.peers.len();
+    let state = match (connected, total) {
+        (connected, total) if connected == total => "good",
+        (0, _) => "bad",
+        _ => "warn",
+    };
+    let figure = if total == 0 { "alone".to_owned() } else { format!("{connected} of {total}") };
+    let facts = [
+        ("federation", status.federation.clone()),
+        ("this node", format!("{} ({})", status.name, status.role)),
+        ("state digest", status.state_digest.chars().take(12).collect()),
+    ];
+    tile("Other nodes connected", &figure, &facts, state)
+}
+
+fn peers(status: &StatusDone) -> String {
+    if status.peers.is_empty() {
+        return String::new();
+    }
+    let rows: String = status.peers.iter().take(PEERS_MAX).map(peer).collect();
+    let more = status.peers.len().saturating_sub(PEERS_MAX);
+    let more = if more == 0 { String::new() } else { format!("<p class=\"quiet\">and {more} more</p>") };
+    format!(
+        "<section><h2>Nodes of the federation</h2><div class=\"scroll\"><table><thead><tr><th>Node</th><th>Sites</th>\
+         <th>Role</th><th>Connection</th></tr></thead><tbody>{rows}</tbody></table></div>{more}</section>"
+    )
+}
+
+fn peer(peer: &PeerShown) -> String {
+    let (state, word) = if peer.connected { ("good", "connected") } else { ("bad", "not connected") };
+    format!(
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td><span class=\"dot {state}\"></span>{word}</td></tr>",
+        escape(&peer.name),
+        escape(&peer.sites.join(", ")),
+        escape(&peer.role)
+    )
+}
+
+fn latest_table(latest: &[StudyRecord]) -> String {
+    if latest.is_empty() {
+        return "<section><h2>Newest examinations here</h2><p class=\"quiet\">This archive is empty. Send images to it over \
+                DICOM, or run <code>tessera import PATH</code>.</p></section>"
+            .into();
+    }
+    let rows: String = latest.iter().map(latest_row).collect();
+    format!(
+        "<section><h2>Newest examinations here</h2><div class=\"scroll\"><table><thead><tr><th>Date</th><th>Patient</th>\
+         <th>Number</th><th>Modality</th><th>Description</th><th class=\"number\">Images</th><th>State</th><th></th></tr>\
+         </thead><tbody>{rows}</tbody></table></div></section>"
+    )
+}
+
+fn latest_row(study: &StudyRecord) -> String {
+    let d = &study.description;
+    let state = match (study.phase, &study.fetched_from) {
+        (_, Some(site)) => format!("copy from {site}"),
+        (Phase::Receiving { revision: 0 }, None) => "arriving".to_owned(),
+        (Phase::Receiving { revision }, None) => format!("more arriving (was version {revision})"),
+        (Phase::Complete { revision }, None) => format!("complete, version {revision}"),
+    };
+    format!(
+        "<tr><td class=\"nowrap\">{}</td><td>{}</td><td class=\"quiet\">{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td>\
+         <td class=\"quiet\">{}</td><td class=\"action\">{}</td></tr>",
+        escape(&date(&d.study_date)),
+        escape(&name(&d.patient_name)),
+        escape(&d.patient_id),
+        escape(&study.modalities.iter().cloned().collect::<Vec<_>>().join(", ")),
+        escape(&d.study_description),
+        count(study.objects.into()),
+        escape(&state),
+        view_link(&d.study)
+    )
+}
+
+fn view_link(study: &str) -> String {
+    // UIDs are digits and dots, checked where they came in; escaped all the same.
+    format!("<a class=\"button\" href=\"/viewer?StudyInstanceUIDs={}\">Open</a>", escape(study))
+}
+
+/// A patient's examinations.
+pub fn history(history: &HistoryDone) -> String {
+    let as_of = history.as_of.as_deref().map_or("no certified state yet".to_owned(), time);
+    let age = history.freshness_ms.map_or(String::new(), |ms| format!(", {} old", span(ms)));
+    let basis = format!("As of {as_of}{age}, by {} entries of the ledger.", count(history.ledger_size));
+    let missing: String = history.missing.iter().map(|text| format!("<li>{}</li>", escape(text))).collect();
+    let missing = match missing.is_empty() {
+        true => String::new(),
+        false => format!("<div class=\"notice\"><strong>Not in this list</strong><ul>{missing}</ul></div>"),
+    };
+    let found = if history.studies.is_empty() {
+        "<p class=\"none\">None under this number.</p><p class=\"quiet\">The same person may have examinations under another \
+         number, or ones that are not linked to this number yet.</p>"
+            .to_owned()
+    } else {
+        history_table(&history.studies)
+    };
+    format!(
+        "<h3>Examinations under {}</h3><p class=\"quiet\">{}</p>{missing}{found}",
+        escape(&history.patient),
+        escape(&basis)
+    )
+}
+
+fn history_table(studies: &[HistoryStudy]) -> String {
+    let mut sorted: Vec<&HistoryStudy> = studies.iter().collect();
+    sorted.sort_by(|a, b| (&b.study_date, &a.study_uid).cmp(&(&a.study_date, &b.study_uid)));
+    let rows: String = sorted.into_iter().map(history_row).collect();
+    format!(
+        "<div class=\"scroll\"><table><thead><tr><th>Date</th><th>Modality</th><th>Region</th><th>Hospital</th>\
+         <th class=\"number\">Images</th><th>State</th><th>Where</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+}
+
+fn history_row(study: &HistoryStudy) -> String {
+    let (dot, place) = match (study.here, study.copy_here) {
+        (true, _) => ("good", "here"),
+        (false, true) => ("good", "copy here"),
+        (false, false) => ("away", "elsewhere"),
+    };
+    let action = if study.here || study.copy_here {
+        view_link(&study.study_uid)
+    } else {
+        format!(
+            "<button type=\"button\" class=\"fetch\" data-study=\"{}\" data-what=\"{}\">Fetch and open</button>",
+            escape(&study.study_uid),
+            escape(&format!("{} {}, {}", date(&study.study_date), study.modalities.join(", "), study.site_name))
+        )
+    };
+    let certified = if study.certified { "" } else { ", not yet certified" };
+    format!(
+        "<tr><td class=\"nowrap\">{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td>\
+         <td class=\"nowrap\"><span class=\"dot {dot}\"></span>{place}</td><td class=\"action\">{action}</td></tr>",
+        escape(&date(&study.study_date)),
+        escape(&study.modalities.join(", ")),
+        escape(&study.body_region),
+        escape(&study.site_name),
+        count(study.objects.into()),
+        escape(&format!("{}, version {}{certified}", study.state, study.revision))
+    )
+}
+
+/// One line about a fetch that worked.
+pub fn fetched(done: &FetchDone) -> String {
+    let seconds = done.elapsed_ms as f64 / 1000.0;
+    let mut text = format!("{} images, {} in {seconds:.1} s", count(done.objects), size(done.bytes));
+    if done.resumed_bytes > 0 {
+        text.push_str(&format!(", of which {} were here from an earlier attempt", size(done.resumed_bytes)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_text() {
+        let hostile = "<img src=x onerror=alert(1)>\"'".to_owned();
+        let study = HistoryStudy {
+            study_uid: hostile.clone(),
+            site_name: hostile.clone(),
+            state: hostile.clone(),
+            ..Default::default()
+        };
+        let done = HistoryDone {
+            patient: hostile.clone(),
+            studies: vec![study],
+            missing: vec![hostile.clone()],
+            ..Default::default()
+        };
+        let peer = PeerShown { name: hostile.clone(), sites: vec![hostile.clone()], ..Default::default() };
+        let status = StatusDone {
+            federation: hostile.clone(),
+            peers: vec![peer],
+            warnings: vec![hostile.clone()],
+            ..Default::default()
+        };
+        let pages = [
+            history(&done),
+            live(&Ok(status), &[]),
+            live(&Err(hostile.clone()), &[]),
+            first(&hostile, &hostile, &Err(hostile.clone()), &[]),
+        ];
+        for page in pages {
+            assert!(!page.contains("<img") && page.contains("&lt;img"), "{page}");
+        }
+    }
+
+    #[test]
+    fn an_empty_history_is_never_no_history() {
+        let page = history(&HistoryDone { missing: vec!["county B was not asked".into()], ..Default::default() });
+        assert!(page.contains("None under this number.") && page.contains("county B was not asked"));
+        assert!(page.contains("no certified state yet") && !page.to_lowercase().contains("no history"));
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_fetched_first() {
+        let away = HistoryStudy { study_uid: "1.2".into(), ..Default::default() };
+        let copy = HistoryStudy { copy_here: true, ..away.clone() };
+        let table = [(away, "data-study=\"1.2\""), (copy, "/viewer?StudyInstanceUIDs=1.2")];
+        for (study, expected) in table {
+            assert!(history_row(&study).contains(expected));
+        }
+    }
+}

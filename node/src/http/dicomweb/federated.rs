@@ -1,0 +1,182 @@
+//! A patient's studies at all sites, as one list: what is here from the catalogue, what is elsewhere from the ledger.
+//!
+//! One entry a study: copies are places of one record. A study that is here, original or copy, is ONLINE; the others are
+//! NEARLINE and come through this node, since a workstation knows no other. What could not be asked is told, and what
+//! is here is shown in any case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::attributes::{
+    Elsewhere, ISSUER_OF_PATIENT_ID, Item, Level, PATIENT_ID, Place, STUDY_DATE, STUDY_INSTANCE_UID, attribute,
+    elsewhere_item, study_item,
+};
+use super::query::Query;
+use super::search::{self, Found};
+use crate::archive::Archive;
+use crate::archive::catalogue::{self, Description, LocalPatient, StudyRecord};
+use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
+use crate::http::Service;
+use crate::http::error::HttpError;
+use tessera_policy::IdentifierKind;
+
+/// How long the patient's key may take; a viewer gives up soon after.
+const HISTORY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A patient as QIDO names one: a number and who issued it.
+#[derive(Clone)]
+pub struct PatientAsked {
+    pub patient_id: String,
+    pub issuer: String,
+}
+
+impl PatientAsked {
+    pub fn of(query: &Query) -> Option<Self> {
+        let (patient_id, issuer) = (query.exact(PATIENT_ID)?, query.exact(ISSUER_OF_PATIENT_ID)?);
+        Some(Self { patient_id: patient_id.to_owned(), issuer: issuer.to_owned() })
+    }
+
+    /// The identifier as commands write it: `resident:..`, `insurance:REGION/..`, `hospital:ISSUER/..`.
+    pub fn command_form(&self) -> String {
+        let kind = |text: &str| text.parse::<IdentifierKind>().ok();
+        match self.issuer.split_once(':') {
+            None if kind(&self.issuer).is_some_and(IdentifierKind::is_person_wide) => {
+                format!("{}:{}", self.issuer, self.patient_id)
+            }
+            Some((name, issuer)) if kind(name).is_some() => format!("{name}:{issuer}/{}", self.patient_id),
+            _ => format!("hospital:{}/{}", self.issuer, self.patient_id),
+        }
+    }
+}
+
+/// The history of a patient, or why there is none.
+pub async fn history(service: &Service, patient: &PatientAsked) -> Result<HistoryDone, String> {
+    let call = service.federated.history(HistoryCall { id: patient.command_form() });
+    match tokio::time::timeout(HISTORY_DEADLINE, call).await {
+        Ok(Ok(history)) => Ok(history),
+        Ok(Err(error)) => Err(format!("other sites' examinations are missing: {error:#}")),
+        Err(_) => Err(format!(
+            "other sites' examinations are missing: the patient's key was not there after {} s",
+            HISTORY_DEADLINE.as_secs()
+        )),
+    }
+}
+
+/// One list of both. Blocks for the catalogue.
+pub fn merge(
+    archive: &Archive,
+    query: &Query,
+    patient: &PatientAsked,
+    history: &HistoryDone,
+    place: &Place<'_>,
+) -> Result<Found, HttpError> {
+    let view = &**archive.engine();
+    let by_uid = by_uid(&history.studies);
+    let local = LocalPatient { issuer: patient.issuer.clone(), patient_id: patient.patient_id.clone() };
+    let mut uids: BTreeSet<String> = catalogue::studies_of(view, &local, search::CANDIDATES_MAX)?.into_iter().collect();
+    uids.extend(by_uid.keys().map(|uid| (*uid).to_owned()));
+    let mut warnings = search::unmatched(query, Level::Study);
+    let mut rows: Vec<(String, String, Item)> = Vec::new();
+    let mut unchecked = 0;
+    for uid in &uids {
+        let places = by_uid.get(uid.as_str()).map(Vec::as_slice).unwrap_or_default();
+        match catalogue::study(view, uid)? {
+            Some(record) => {
+                if here_matches(query, &record) {
+                    let holder = places.iter().find(|study| !study.here).map(|study| study.site_name.as_str());
+                    let holder = holder.filter(|_| record.fetched_from.is_some());
+                    let item = study_item(&record, holder.unwrap_or(search::holder_of(archive, &record)), place);
+                    rows.push((record.description.study_date.clone(), uid.clone(), item));
+                }
+            }
+            None => match elsewhere_matches(query, places, patient) {
+                Some(true) => {
+                    let newest = places.iter().max_by_key(|study| study.revision);
+                    rows.extend(
+                        newest.map(|study| (study.study_date.clone(), uid.clone(), row(study, places, patient, place))),
+                    );
+                }
+                Some(false) => {}
+                None => unchecked += 1,
+            },
+        }
+    }
+    if unchecked > 0 {
+        warnings.push(format!(
+            "{unchecked} examinations at other sites were left out: only study UID, date and modality can be matched before a fetch"
+        ));
+    }
+    rows.sort_by(|a, b| (&b.0, &a.1).cmp(&(&a.0, &b.1)));
+    let rows = search::page(rows, query, &mut warnings);
+    Ok(Found { items: rows.into_iter().map(|(_, _, item)| item).collect(), warnings })
+}
+
+/// Records of each study: one a site that holds it.
+fn by_uid(studies: &[HistoryStudy]) -> BTreeMap<&str, Vec<&HistoryStudy>> {
+    let mut by_uid: BTreeMap<&str, Vec<&HistoryStudy>> = BTreeMap::new();
+    for study in studies {
+        by_uid.entry(&study.study_uid).or_default().push(study);
+    }
+    by_uid
+}
+
+fn here_matches(query: &Query, record: &StudyRecord) -> bool {
+    query.holds_besides_patient(&record.description, Level::Study) && query.holds_modalities(record.modalities.iter())
+}
+
+/// `None`: a condition can't be checked on what the ledger says.
+fn elsewhere_matches(query: &Query, places: &[&HistoryStudy], patient: &PatientAsked) -> Option<bool> {
+    const CHECKED: [u32; 4] = [STUDY_INSTANCE_UID, STUDY_DATE, PATIENT_ID, ISSUER_OF_PATIENT_ID];
+    let study = places.first()?;
+    let known = Description {
+        study: study.study_uid.clone(),
+        study_date: study.study_date.clone(),
+        patient_id: patient.patient_id.clone(),
+        issuer: patient.issuer.clone(),
+        ..Default::default()
+    };
+    let of_study = query.conditions.iter().filter_map(|condition| Some((condition, attribute(condition.tag)?)));
+    let (checkable, unknown): (Vec<_>, Vec<_>) = of_study
+        .filter(|(_, attribute)| attribute.level == Level::Study)
+        .partition(|(condition, _)| CHECKED.contains(&condition.tag));
+    let holds = checkable.iter().all(|(condition, attribute)| condition.rule.matches(&attribute.value(&known)))
+        && query.holds_modalities(places.iter().flat_map(|study| &study.modalities));
+    // What fails a condition that can be checked is out, whatever the others would say.
+    if holds { unknown.is_empty().then_some(true) } else { Some(false) }
+}
+
+fn row(study: &HistoryStudy, places: &[&HistoryStudy], patient: &PatientAsked, place: &Place<'_>) -> Item {
+    let elsewhere = Elsewhere {
+        study_uid: &study.study_uid,
+        study_date: &study.study_date,
+        modalities: &study.modalities,
+        body_region: &study.body_region,
+        objects: study.objects,
+        holders: places.iter().map(|study| study.site_name.as_str()).collect(),
+        patient_id: &patient.patient_id,
+        issuer: &patient.issuer,
+    };
+    elsewhere_item(&elsewhere, place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issuers_may_name_a_kind() {
+        let table = [
+            ("110105194912310021", "resident", "resident:110105194912310021"),
+            ("E1234", "passport", "passport:E1234"),
+            ("42", "HOSP-A", "hospital:HOSP-A/42"),
+            ("887766", "insurance:510100", "insurance:510100/887766"),
+            ("42", "hospital:HOSP-A", "hospital:HOSP-A/42"),
+            ("42", "hospital", "hospital:hospital/42"),
+            ("42", "urn:oid:1.2", "hospital:urn:oid:1.2/42"),
+        ];
+        for (patient_id, issuer, expected) in table {
+            let patient = PatientAsked { patient_id: patient_id.into(), issuer: issuer.into() };
+            assert_eq!(patient.command_form(), expected);
+        }
+    }
+}

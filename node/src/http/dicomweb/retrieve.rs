@@ -1,0 +1,106 @@
+//! WADO-RS of whole objects (PS3.18 section 10.4.1.1): each a DICOM file with a fresh head and the data set's bytes as they
+//! came, one after the other, in constant memory.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use super::{Pairs, Target, ensure_here};
+use crate::archive::Archive;
+use crate::archive::catalogue::ObjectRecord;
+use crate::dicom::identifiers::Uid;
+use crate::dicom::part10::file_head;
+use crate::http::error::HttpError;
+use crate::http::negotiation::{self, Offer, Packing};
+use crate::http::stream::{Multipart, Sink, StreamError};
+use crate::http::{Shared, blocking};
+use tessera_storage::pixels::{ObjectHash, ObjectReader};
+
+pub const DICOM: &str = "application/dicom";
+
+pub async fn objects(
+    State(service): State<Shared>,
+    Path(target): Path<Target>,
+    headers: HeaderMap,
+    pairs: Pairs,
+) -> Result<Response, HttpError> {
+    ensure_here(&service, &target, &headers, &pairs).await?;
+    let (shared, one) = (service.clone(), target.instance.is_some());
+    let records = blocking(move || target.objects(&shared)).await?;
+    let archive = service.archive.clone();
+    match packing(&headers, &records, one)? {
+        Packing::Single(media) => {
+            let record = records.into_iter().next();
+            let record = record.ok_or_else(|| HttpError::NotFound("there is no such instance here".into()))?;
+            let length = head(&record)?.len() as u64 + record.size;
+            let body = service.streams.body(move |sink| write_object(&archive, &record, sink)).await?;
+            let headers = [(header::CONTENT_TYPE, media), (header::CONTENT_LENGTH, length.to_string())];
+            Ok((headers, body).into_response())
+        }
+        Packing::Multipart(_) => {
+            let multipart = Multipart::new();
+            let content_type = multipart.content_type(DICOM);
+            let body = service.streams.body(move |sink| write_parts(&archive, &records, &multipart, sink)).await?;
+            Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+        }
+    }
+}
+
+/// All objects must be acceptable: part of a study without a word would be a study with a hole.
+fn packing(headers: &HeaderMap, records: &[ObjectRecord], one: bool) -> Result<Packing, HttpError> {
+    let ranges = negotiation::accepted(headers);
+    let mut chosen = None;
+    for record in records {
+        let transfer_syntax = record.receipt.transfer_syntax.as_str();
+        let offer = Offer { media: DICOM, transfer_syntax, default_syntax: None, single: one };
+        let packing = negotiation::choose(&ranges, &[offer]).ok_or_else(|| {
+            HttpError::NotAcceptable(format!(
+                "objects are given as they are stored, this one in transfer syntax {transfer_syntax}; ask for \
+                 multipart/related; type=\"application/dicom\"; transfer-syntax=*{}",
+                if one { " or application/dicom; transfer-syntax=*" } else { "" }
+            ))
+        })?;
+        chosen.get_or_insert(packing);
+    }
+    chosen.ok_or_else(|| HttpError::NotFound("there are no objects".into()))
+}
+
+fn head(record: &ObjectRecord) -> Result<Vec<u8>, HttpError> {
+    let uid = |text: &str| Uid::parse(text).map_err(|error| HttpError::Internal(error.to_string()));
+    let d = &record.description;
+    Ok(file_head(&uid(&d.sop_class)?, &uid(&d.sop_instance)?, &uid(&record.receipt.transfer_syntax)?, None))
+}
+
+/// The data set of an object as a stream.
+pub fn reader(archive: &Archive, record: &ObjectRecord) -> Result<ObjectReader, HttpError> {
+    Ok(archive.pixels().reader(&ObjectHash::blake3(record.hash))?)
+}
+
+fn write_object(archive: &Archive, record: &ObjectRecord, sink: &mut Sink) -> Result<(), StreamError> {
+    sink.send(head(record).map_err(StreamError::source)?)?;
+    let mut reader = reader(archive, record).map_err(source)?;
+    sink.copy(&mut reader, record.size)
+}
+
+fn write_parts(
+    archive: &Archive,
+    records: &[ObjectRecord],
+    multipart: &Multipart,
+    sink: &mut Sink,
+) -> Result<(), StreamError> {
+    for (number, record) in records.iter().enumerate() {
+        let length = head(record).map_err(source)?.len() as u64 + record.size;
+        let content_type = format!("{DICOM}; transfer-syntax={}", record.receipt.transfer_syntax);
+        sink.send(multipart.head(&content_type, Some(length), number == 0))?;
+        write_object(archive, record, sink)?;
+    }
+    sink.send(multipart.end())
+}
+
+/// The cause for the log, where the client gets less.
+pub fn source(error: HttpError) -> StreamError {
+    match error {
+        HttpError::Internal(cause) => StreamError::Source(cause),
+        other => StreamError::source(other),
+    }
+}

@@ -1,0 +1,73 @@
+//! Everything that this node says over HTTP: DICOMweb, the console's pages, and the viewer's files.
+//!
+//! What is here answers from the local archive; what concerns other sites is asked through [`Federated`], which the
+//! member's side of the node implements. Nothing here decides who may see what of another site.
+//!
+//! Invariants: every answer has a bound in bytes or is a stream with a bounded queue; calls that block for the
+//! disk run on blocking threads; no patient number is logged; a page of another origin can make a browser do nothing
+//! here but open a page.
+
+mod console;
+mod dicomweb;
+mod error;
+mod fetching;
+mod guard;
+mod negotiation;
+mod origin;
+mod stream;
+mod viewer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::archive::Archive;
+use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
+
+/// What the pages and DICOMweb ask of this node as a member of the federation.
+pub trait Federated: Send + Sync + 'static {
+    /// A patient's examinations at all sites, by the local replica.
+    fn history(&self, call: HistoryCall) -> BoxFuture<'_, anyhow::Result<HistoryDone>>;
+    /// Brings a study of another site into this archive. The holder's refusal is an error whose text has the word
+    /// "refused" and the reasons.
+    fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>>;
+    /// What this node is and does.
+    fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>>;
+}
+
+/// What the handlers share.
+struct Service {
+    archive: Arc<Archive>,
+    federated: Arc<dyn Federated>,
+    streams: stream::Streams,
+    fetching: fetching::Fetching,
+    frame_tables: dicomweb::FrameTables,
+}
+
+type Shared = Arc<Service>;
+
+/// The whole web side of a node. `viewer` is the directory of the prebuilt OHIF viewer.
+pub fn router(archive: Arc<Archive>, federated: Arc<dyn Federated>, viewer: Option<PathBuf>) -> axum::Router {
+    let title = archive.config().default_site().legal_name.clone();
+    let service = Arc::new(Service {
+        archive,
+        federated,
+        streams: stream::Streams::default(),
+        fetching: fetching::Fetching::default(),
+        frame_tables: dicomweb::FrameTables::default(),
+    });
+    let own = console::routes().nest("/dicom-web", dicomweb::routes()).with_state(service);
+    own.merge(viewer::Viewer::open(viewer.as_deref(), &title).routes())
+        .layer(axum::middleware::from_fn(guard::same_origin))
+}
+
+/// Runs a call that blocks for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, error::HttpError> + Send + 'static,
+) -> Result<T, error::HttpError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(error::HttpError::Internal(error.to_string())),
+    }
+}
