@@ -27,5 +27,5 @@ pub mod source;
 pub mod status;
 pub mod syntax;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod walk;

@@ -15,6 +15,8 @@ mod guard;
 mod negotiation;
 mod origin;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod viewer;
 
 use std::path::PathBuf;

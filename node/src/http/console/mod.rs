@@ -5,6 +5,8 @@
 
 mod html;
 mod page;
+#[cfg(test)]
+mod tests;
 
 use axum::Json;
 use axum::extract::State;

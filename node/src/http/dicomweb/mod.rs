@@ -14,6 +14,8 @@ mod metadata;
 mod query;
 mod retrieve;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};

@@ -1,0 +1,65 @@
+//! The console's answers through the whole router.
+
+use axum::http::StatusCode;
+
+use crate::control::wire::{HistoryDone, HistoryStudy};
+use crate::http::testing::{Sample, Web};
+
+const JSON: &str = "application/json";
+
+#[tokio::test]
+async fn the_page_shows_this_node_and_its_newest_examinations() {
+    let web = Web::new();
+    let hostile = Sample { name: b"<b>Phantom^One", description: b"Chest & \"more\"", ..Sample::default() };
+    web.store(hostile.syntax, &hostile.begin().into_bytes()).await;
+    let page = web.get("/", &[]).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.header("content-security-policy").contains("default-src 'none'; script-src 'self'"));
+    let text = page.text();
+    for part in
+        ["甲县医院", "county-trial", "&lt;b&gt;Phantom One", "Chest &amp; &quot;more&quot;", "StudyInstanceUIDs=1.2.3"]
+    {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(!text.contains("<b>") && !text.contains("{{") && !text.contains("http://") && !text.contains("https://"));
+    assert!(!text.contains("<script>") && !text.contains("style=\""), "the page's policy allows neither");
+}
+
+#[tokio::test]
+async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
+    let web = Web::new();
+    *web.told.history.lock().expect("a lock") = HistoryDone {
+        patient: "resident:11**********21".into(),
+        studies: vec![HistoryStudy { study_uid: "7.7".into(), site_name: "乙县医院".into(), ..Default::default() }],
+        missing: vec!["years before 2024".into()],
+        ..Default::default()
+    };
+    let answer = web.post("/console/history", JSON, r#"{"id":" resident:1 "}"#).await;
+    for part in ["resident:11**", "乙县医院", "data-study=\"7.7\"", "years before 2024"] {
+        assert!(answer.text().contains(part), "{part}");
+    }
+    assert_eq!(*web.told.asked.lock().expect("a lock"), ["resident:1"]);
+    let table = [
+        ("/console/history", "text/plain", r#"{"id":"resident:1"}"#, 415),
+        ("/console/history", JSON, r#"{"id":""}"#, 400),
+        ("/console/fetch", JSON, r#"{"study":"x","id":"a","purpose":"b","user":"c"}"#, 400),
+        ("/console/fetch", JSON, r#"{"study":"1.2","id":"a","purpose":"b","user":""}"#, 400),
+    ];
+    for (path, kind, body, status) in table {
+        assert_eq!(web.post(path, kind, body).await.status.as_u16(), status, "{path} {body}");
+    }
+    assert_eq!(web.get("/console/history?id=resident:1", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_in_its_own_words() {
+    let web = Web::new();
+    *web.told.fetch_error.lock().expect("a lock") = Some("refused by county-b: no consent is in force".into());
+    let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"Dr Li"}"#;
+    let answer = web.post("/console/fetch", JSON, body).await.json();
+    assert_eq!(answer["opened"], false);
+    assert_eq!(answer["title"], "The holder refused");
+    assert!(answer["text"].as_str().is_some_and(|text| text.contains("no consent is in force")));
+    *web.told.fetch_error.lock().expect("a lock") = None;
+    assert_eq!(web.post("/console/fetch", JSON, body).await.json()["opened"], true);
+}
