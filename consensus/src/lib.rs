@@ -6,15 +6,22 @@
 //! Everything here is synchronous and without IO except the storage engine, but for `raft` (openraft's shell,
 //! generic over its runtime) and `grpc` (feature `grpc`: the core's network).
 
+// Tests beside the code share the world of those in `tests/`, which names this crate from outside.
+#[cfg(test)]
+extern crate self as tessera_consensus;
+
 pub mod certify;
 pub mod checkpoint;
 pub mod clock;
 pub mod digest;
 pub mod follow;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod ids;
 pub mod kernel;
 pub mod keys;
 pub mod merkle;
+pub mod raft;
 pub mod replica;
 pub mod state;
 pub mod wire;

@@ -399,6 +399,11 @@ impl Replica {
         merkle::inclusion_proof(&MerkleTable(&*self.engine), index, size).map_err(unprovable)
     }
 
+    /// The root of this ledger's first `size` entries, which it has.
+    pub fn root_at(&self, size: LedgerSize) -> Result<Hash, ReplicaError> {
+        merkle::root_at(&MerkleTable(&*self.engine), size).map_err(unprovable)
+    }
+
     /// The Merkle frontier, from which a follower computes the root that verified entries must lead to.
     pub fn frontier(&self) -> Frontier {
         lock(&self.inner).frontier.clone()
@@ -423,7 +428,7 @@ impl Replica {
         if !inner.certificate.as_ref().is_none_or(newer) {
             return Ok(false);
         }
-        let root = merkle::root_at(&MerkleTable(&*self.engine), theirs.size).map_err(unprovable)?;
+        let root = self.root_at(theirs.size)?;
         let mine = inner.checkpoint(self.federation, theirs.epoch);
         if root != theirs.root || (mine.size == theirs.size && mine.digest != theirs.digest) {
             inner.diverged = true;

@@ -18,6 +18,8 @@ pub mod confirmation;
 pub mod history;
 pub mod ids;
 pub mod machine;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod outbox;
 pub mod retrieve;
 pub mod wire;

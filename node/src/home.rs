@@ -130,6 +130,21 @@ pub fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError
     Ok(())
 }
 
+/// Replaces a file durably: the new content under another name, then the name.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), HomeError> {
+    let new = path.with_extension("new");
+    if new.exists() {
+        fs::remove_file(&new).map_err(|source| HomeError::Io { path: new.clone(), source })?;
+    }
+    write_new(&new, content, 0o600)?;
+    let io = |source| HomeError::Io { path: path.to_owned(), source };
+    fs::rename(&new, path).map_err(io)?;
+    match path.parent() {
+        Some(parent) => fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io),
+        None => Ok(()),
+    }
+}
+
 /// All secrets of a node. `Debug` shows none.
 pub struct Secrets {
     pub command: SigningKey,

@@ -5,24 +5,40 @@
 #![allow(dead_code)]
 
 mod archive;
+mod bench;
 mod cli;
+mod commands;
 mod config;
 mod control;
 mod demo;
 mod dicom;
+mod founding;
 mod home;
 mod http;
+mod member;
+mod node;
+
+use std::process::ExitCode;
 
 use clap::Parser;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match cli.command {
-            cli::Command::Demo(options) => demo::run(options).await,
-            cli::Command::Phantom(options) => dicom::phantom::run(options),
-            _ => Ok(()),
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TESSERA_LOG")
+        .unwrap_or_else(|_| "info,openraft=warn,libp2p=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tessera: the runtime could not start: {error}");
+            return ExitCode::FAILURE;
         }
-    })
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tessera: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -105,7 +105,7 @@ pub(super) struct Transfer {
     cursor: usize,
     /// Objects that are neither held nor missing.
     open: usize,
-    /// Groups asked for and not yet written.
+    /// Places taken in the window: groups asked for and not yet written, and objects that are not yet durable.
     in_flight: u32,
     received_bytes: u64,
 }
@@ -163,6 +163,7 @@ impl Transfer {
         for object in &mut self.objects {
             if matches!(&object.progress, Progress::Waiting(missing) if missing.is_empty()) {
                 object.progress = Progress::Keeping;
+                self.in_flight += 1;
                 out.push(RequesterOutput::Keep(object.place.clone()));
             }
         }
@@ -268,10 +269,12 @@ impl Transfer {
             return;
         }
         if groups.is_complete() {
+            // Its last group's place in the window stays taken: the sink may hold a small object's bytes until then.
             object.progress = Progress::Keeping;
             out.push(RequesterOutput::Keep(object.place.clone()));
+        } else {
+            self.in_flight -= 1;
         }
-        self.in_flight -= 1;
     }
 
     pub fn kept(&mut self, number: u32) {
@@ -279,6 +282,7 @@ impl Transfer {
         if matches!(object.progress, Progress::Keeping) {
             object.progress = Progress::Held;
             self.open -= 1;
+            self.in_flight -= 1;
         }
     }
 }

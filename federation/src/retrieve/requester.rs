@@ -4,7 +4,8 @@
 //! 1. Nothing is written that was not checked: the manifest against the ledger's commitment, the group hashes
 //!    against the manifest's object hash, each group against its group hash (P8). The first wrong byte names its
 //!    place, ends the session and with it this holder's stream.
-//! 2. At most [`WINDOW_GROUPS`] groups are asked for and not yet written, whatever the holder does.
+//! 2. At most [`WINDOW_GROUPS`](super::WINDOW_GROUPS) groups are asked for and not yet written, or written and not
+//!    yet durable with their object, whatever the holder does.
 //! 3. An object counts as held only when the sink said that it is durable; the receipt counts only those.
 //!
 //! What a broken session leaves behind is in the sink: the next session inspects it and asks for the rest.
@@ -253,6 +254,7 @@ impl RequesterSession {
             RequesterInput::ObjectKept { object } => {
                 if let Phase::Transferring { transfer, .. } = &mut self.phase {
                     transfer.kept(object);
+                    transfer.refill(&mut out);
                     self.finish_if_done(now, &mut out);
                 }
             }

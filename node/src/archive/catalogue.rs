@@ -470,3 +470,12 @@ pub fn note_missed(batch: &mut Batch, recovered: &tessera_storage::pixels::Recov
 pub fn missed(view: &dyn View, limit: usize) -> Result<Vec<(Vec<u8>, Missed)>, CatalogueError> {
     view.scan_prefix(CATALOGUE, b"x", limit)?.into_iter().map(|(key, value)| Ok((key, load(&value)?))).collect()
 }
+
+/// Puts a closed study back into reception without a new object.
+pub fn reopen(record: &mut StudyRecord, batch: &mut Batch) {
+    if let Phase::Complete { revision } = record.phase {
+        record.phase = Phase::Receiving { revision: revision.saturating_sub(1) };
+    }
+    batch.put(CATALOGUE, key(b'w', &[record.description.study.as_bytes()]), []);
+    put_study(batch, record);
+}

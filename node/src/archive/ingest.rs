@@ -112,6 +112,59 @@ impl Archive {
         Ok((ObjectRecord { description, receipt, hash: *hash.digest(), size }, size))
     }
 
+    /// Ends an object that came in pieces: its facts are read back from the store once it is durable. One that turns
+    /// out to be no data set stays in the packs, unfiled, and is told to the sender. Blocks for the disk.
+    pub fn finish_large(
+        &self,
+        origin: Origin,
+        transfer_syntax: &Uid,
+        mut writer: tessera_storage::pixels::LargeWriter,
+    ) -> Result<Filed, IngestError> {
+        let receipt = self.receipt(origin, transfer_syntax);
+        writer.set_envelope(&encode(&receipt))?;
+        let done = writer.finish()?;
+        let syntax = TransferSyntax::of(transfer_syntax);
+        let source = crate::dicom::source::in_file(self.pixels.reader(&done.hash)?, done.object_bytes, &syntax);
+        let facts = match ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref())) {
+            Ok(facts) => facts,
+            Err(error) => {
+                self.pixels.settled(done.id);
+                return Err(error.into());
+            }
+        };
+        let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
+        let record = ObjectRecord { description, receipt, hash: *done.hash.digest(), size: done.object_bytes };
+        let standing = self.file(&record, done.id)?;
+        Ok(Filed { standing, study: record.description.study, bytes: done.object_bytes })
+    }
+
+    /// The receipt of a fetched copy, to be kept with it.
+    pub fn copy_receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
+        self.receipt(origin, transfer_syntax)
+    }
+
+    /// Files a copy that is durable in the packs. Blocks for the disk.
+    pub fn file_copy(
+        &self,
+        receipt: &Receipt,
+        transfer_syntax: &Uid,
+        hash: ObjectHash,
+        pack_receipt: Option<ReceiptId>,
+    ) -> anyhow::Result<()> {
+        let syntax = TransferSyntax::of(transfer_syntax);
+        let reader = self.pixels.reader(&hash)?;
+        let size = reader.object_bytes();
+        let source = crate::dicom::source::in_file(reader, size, &syntax);
+        let facts = ObjectFacts::read(source, &syntax, &CharsetPolicy::Detect)?;
+        let description = describe::from_facts(&facts, "");
+        let record = ObjectRecord { description, receipt: receipt.clone(), hash: *hash.digest(), size };
+        match pack_receipt {
+            Some(id) => drop(self.file(&record, id)?),
+            None => drop(self.file_with(&record, Batch::new())?),
+        }
+        Ok(())
+    }
+
     fn receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
         let mut receipt = Receipt {
             version: RECEIPT_VERSION,
@@ -178,8 +231,14 @@ impl Archive {
             for (key, missed) in missed {
                 let mut batch = Batch::new();
                 batch.delete(CATALOGUE, key);
-                let record = self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope)?;
-                self.file_with(&record, batch)?;
+                match self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope) {
+                    Ok(record) => drop(self.file_with(&record, batch)?),
+                    // It was never answered with success: its sender heard that it is no data set.
+                    Err(error) => {
+                        tracing::warn!(%error, "a received object is no data set; it stays in the packs, unfiled");
+                        self.engine.submit(batch)?;
+                    }
+                }
                 filed += 1;
             }
         }

@@ -6,10 +6,13 @@
 //! - [`catalogue`]: the records and their keys
 //! - [`describe`]: from a data set to the catalogue's words
 //! - [`ingest`]: what happens to one received object, and the recovery after a crash
+//! - [`sink`], [`import`]: the doors
 
 pub mod catalogue;
 pub mod describe;
+pub mod import;
 pub mod ingest;
+pub mod sink;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

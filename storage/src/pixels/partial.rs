@@ -148,6 +148,14 @@ impl PixelStore {
         Ok(partials)
     }
 
+    /// Which groups of a partial object have arrived durably; `None` when there is no such partial object.
+    pub fn partial_groups(&self, hash: &ObjectHash) -> Option<Vec<bool>> {
+        let directory = self.core.directory.join(PARTIAL).join(hash.hex());
+        let plan = Plan::read(&directory, &self.core.keys)?;
+        let progress = std::fs::read(directory.join("progress")).unwrap_or_default();
+        Some(read_progress(&progress, &plan, &self.core.keys).groups)
+    }
+
     /// Gives up a partial object and frees its space. Nothing happens when there is none.
     pub fn abandon_partial(&self, hash: &ObjectHash) -> Result<(), StoreError> {
         self.take_partial(hash)?;

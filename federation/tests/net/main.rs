@@ -1,0 +1,417 @@
+//! The network on loopback: who gets in, what gets through, what a peer's garbage does (nothing), and retrievals
+//! over real streams.
+
+mod node;
+#[allow(dead_code)]
+#[path = "../retrieve/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use tessera_consensus::follow::{FollowReply, FollowRequest};
+use tessera_federation::net::{
+    NetError, NetEvent, PeerReply, PeerRequest, PeerStream, RequestRefusal, Verdict, fetch, fetch_through,
+};
+use tessera_federation::retrieve::wire::v1::RefusalCode;
+use tessera_federation::retrieve::{Failure, Outcome};
+
+use node::{Door, Host, Node, PATIENCE, Sink, fetch_of};
+use world::{Study, T0, seen};
+
+const MIB: usize = 1024 * 1024;
+
+/// `north` listens, `south` only dials out; both have admitted each other.
+async fn pair() -> (Node, Node) {
+    let mut north = Node::start("north", 1, Door::Open).await;
+    let mut south = Node::start("south", 2, Door::OnlyOut).await;
+    north.admit(&[&south]).await;
+    south.admit(&[&north]).await;
+    north.up(south.me.node).await;
+    south.up(north.me.node).await;
+    (north, south)
+}
+
+/// Answers every request of `node` in a task of its own, and hands its streams on.
+fn answering(node: Node) -> tokio::sync::mpsc::Receiver<PeerStream> {
+    let (sender, streams) = tokio::sync::mpsc::channel(256);
+    tokio::spawn(async move {
+        // The whole node, handle included: the network ends with its last handle.
+        let mut node = node;
+        while let Some(event) = node.events.recv().await {
+            match event {
+                NetEvent::Request { request, reply, .. } => match *request {
+                    PeerRequest::Follow(_) => {
+                        let note = Some("a note".to_string());
+                        reply.send(PeerReply::Follow(FollowReply::Checkpoint { note })).await;
+                    }
+                    _ => reply.send(PeerReply::Refused(RequestRefusal::NotServed)).await,
+                },
+                NetEvent::Stream(stream) => sender.send(stream).await.expect("the test takes streams"),
+                _ => {}
+            }
+        }
+    });
+    streams
+}
+
+fn checkpoint_request() -> PeerRequest {
+    PeerRequest::Follow(FollowRequest::Checkpoint)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_answered_whoever_dialled() {
+    let (north, south) = pair().await;
+    let (north_net, south_net) = (north.net.clone(), south.net.clone());
+    let (north_id, south_id) = (north.me.node, south.me.node);
+    let (_north_streams, _south_streams) = (answering(north), answering(south));
+    let expected = Ok(PeerReply::Follow(FollowReply::Checkpoint { note: Some("a note".into()) }));
+    assert_eq!(south_net.request(north_id, checkpoint_request()).await, expected);
+    assert_eq!(north_net.request(south_id, checkpoint_request()).await, expected, "against the dialling direction");
+    let refused = Ok(PeerReply::Refused(RequestRefusal::NotServed));
+    assert_eq!(south_net.request(north_id, PeerRequest::Submit(Vec::new())).await, refused);
+    let nobody = world::identity("nobody", 9).node;
+    assert_eq!(south_net.request(nobody, checkpoint_request()).await, Err(NetError::NotConnected(nobody)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_nobody_answers_fails_at_once() {
+    let (mut north, south) = pair().await;
+    let asking = tokio::spawn({
+        let (net, north) = (south.net.clone(), north.me.node);
+        async move { net.request(north, checkpoint_request()).await }
+    });
+    let NetEvent::Request { reply, .. } = north.event().await else { panic!("a request") };
+    drop(reply);
+    assert!(matches!(asking.await.expect("no panic"), Err(NetError::NoReply(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_nothing_until_it_is_admitted_and_nothing_once_it_is_removed() {
+    let mut north = Node::start("north", 1, Door::Open).await;
+    let mut stranger = Node::start("stranger", 3, Door::OnlyOut).await;
+    let south = Node::start("south", 2, Door::OnlyOut).await;
+    north.admit(&[&south]).await;
+    stranger.admit(&[&north]).await;
+    // The stranger's side of the handshake ends before north has refused; then the line is closed.
+    let (north_id, stranger_id) = (north.me.node, stranger.me.node);
+    let stranger_net = stranger.net.clone();
+    let mut refused = 0;
+    while refused < 2 {
+        match stranger.event().await {
+            NetEvent::PeerUp(_) => {
+                assert!(stranger_net.request(north_id, checkpoint_request()).await.is_err());
+                assert!(stranger_net.open_stream(north_id).await.is_err());
+            }
+            NetEvent::PeerDown(_) => refused += 1,
+            other => panic!("nothing reaches a stranger: {other:?}"),
+        }
+    }
+    assert_eq!(north.net.connected(), []);
+    assert!(north.events.try_recv().is_err(), "north's protocols never heard of it");
+
+    north.admit(&[&south, &stranger]).await;
+    north.up(stranger_id).await;
+    stranger.up(north_id).await;
+
+    north.admit(&[&south]).await;
+    north.down(stranger_id).await;
+    stranger.down(north_id).await;
+    assert_eq!(north.net.connected(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_passes_on_only_what_a_node_accepted() {
+    // A line: first - middle - last; first and last do not know each other's address and cannot meet.
+    let mut first = Node::start("first", 1, Door::OnlyOut).await;
+    let mut middle = Node::start("middle", 2, Door::Open).await;
+    let mut last = Node::start("last", 3, Door::OnlyOut).await;
+    middle.admit(&[&first, &last]).await;
+    first.admit(&[&middle]).await;
+    last.admit(&[&middle]).await;
+    first.up(middle.me.node).await;
+    last.up(middle.me.node).await;
+    middle.up(first.me.node).await;
+    middle.up(last.me.node).await;
+
+    let wrong_and_right = [b"wrong".to_vec(), b"useless".to_vec(), b"right".to_vec()];
+    let mut heard = BTreeMap::new();
+    // Subscriptions travel after the connection is up, and what is published before is lost: so say it again, in
+    // other words, until it is heard.
+    'published: for round in 0u32.. {
+        for word in &wrong_and_right {
+            let message = [word.as_slice(), &round.to_be_bytes()].concat();
+            first.net.publish(message).await.expect("the network runs");
+        }
+        loop {
+            let event = tokio::time::timeout(std::time::Duration::from_millis(300), middle.events.recv()).await;
+            let Ok(event) = event else { break };
+            let Some(NetEvent::Gossip { from, bytes, verdict }) = event else { continue };
+            assert_eq!(from, first.me.node);
+            let word = bytes[..bytes.len() - 4].to_vec();
+            let give = match word.as_slice() {
+                b"wrong" => Verdict::Reject,
+                b"useless" => Verdict::Ignore,
+                _ => Verdict::Accept,
+            };
+            verdict.give(give).await;
+            *heard.entry(word).or_insert(0) += 1;
+        }
+        while let Ok(event) = last.events.try_recv() {
+            if let NetEvent::Gossip { from, bytes, .. } = event {
+                assert_eq!(from, middle.me.node);
+                assert!(bytes.starts_with(b"right"), "{:?}", String::from_utf8_lossy(&bytes));
+                break 'published;
+            }
+        }
+        assert!(round < 60, "nothing came through");
+    }
+    assert!(wrong_and_right.iter().all(|word| heard.get(word).is_some_and(|count| *count > 0)), "{heard:?}");
+    let too_long = first.net.publish(vec![0; 200 * 1024]).await;
+    assert!(matches!(too_long, Err(NetError::TooLong { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_streams_opened_at_once_all_arrive() {
+    let (north, south) = pair().await;
+    let (net, north_id) = (south.net.clone(), north.me.node);
+    let mut streams = answering(north);
+    let opened: Vec<_> = (0..64)
+        .map(|_| {
+            let net = net.clone();
+            tokio::spawn(async move { net.open_stream(north_id).await.expect("taken") })
+        })
+        .collect();
+    for one in opened {
+        let mut stream = one.await.expect("no panic").into_inner();
+        stream.write_all(b"here").await.expect("the stream is open");
+        stream.close().await.expect("the stream closes");
+    }
+    for _ in 0..64 {
+        let mut said = Vec::new();
+        let stream = tokio::time::timeout(PATIENCE, streams.recv()).await.expect("in time").expect("a stream");
+        assert_eq!(stream.node(), south.me.node);
+        stream.into_inner().read_to_end(&mut said).await.expect("the stream was closed in order");
+        assert_eq!(said, b"here");
+    }
+}
+
+/// The holder only dials out, and serves streams that the other side opens.
+struct Retrieval {
+    host: Arc<Host>,
+    sink: Arc<Sink>,
+    requester: Node,
+    holder: tessera_federation::retrieve::Identity,
+    outcomes: tokio::sync::mpsc::Receiver<Outcome>,
+    sizes: Vec<usize>,
+}
+
+impl Retrieval {
+    /// `south` listens and fetches, `north` dials out and holds.
+    async fn start(sizes: &[usize]) -> Self {
+        let mut holder = Node::start("north", 1, Door::OnlyOut).await;
+        let mut requester = Node::start("south", 2, Door::Open).await;
+        holder.admit(&[&requester]).await;
+        requester.admit(&[&holder]).await;
+        holder.up(requester.me.node).await;
+        requester.up(holder.me.node).await;
+        let host = Host::new(Study::new(sizes), &requester.me);
+        let server = host.server(&holder.me);
+        let identity = holder.me.clone();
+        let (sender, outcomes) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(async move {
+            // The whole node, handle included: the network ends with its last handle.
+            let mut holder = holder;
+            while let Some(event) = holder.events.recv().await {
+                if let NetEvent::Stream(stream) = event {
+                    let (server, sender) = (server.clone(), sender.clone());
+                    tokio::spawn(async move {
+                        let outcome = server.serve(stream).await.expect("a free place");
+                        // A test that is over asks no more.
+                        let _ = sender.send(outcome).await;
+                    });
+                }
+            }
+        });
+        let sizes = sizes.to_vec();
+        Self { host, sink: Arc::default(), requester, holder: identity, outcomes, sizes }
+    }
+
+    fn fetch(&self) -> tessera_federation::net::Fetch {
+        fetch_of(&self.requester.me, &self.holder, &self.sizes, &self.sink)
+    }
+
+    async fn stream(&self) -> PeerStream {
+        self.requester.net.open_stream(self.holder.node).await.expect("taken")
+    }
+
+    async fn outcome(&mut self) -> Outcome {
+        tokio::time::timeout(PATIENCE, self.outcomes.recv()).await.expect("in time").expect("an outcome")
+    }
+
+    fn kept(&self) -> BTreeMap<tessera_consensus::Hash, Vec<u8>> {
+        self.sink.kept.lock().expect("no panic").clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_examination_crosses_the_network() {
+    let mut test = Retrieval::start(&[10, MIB, 5 * MIB + 3, 100_000]).await;
+    let summary = fetch(test.stream().await, test.fetch()).await.expect("allowed");
+    assert_eq!(summary.held, 4);
+    assert_eq!(test.kept(), test.host.study.objects);
+    let Outcome::Finished { requester, holder } = test.outcome().await else { panic!("finished") };
+    assert_eq!(*requester, summary.receipt);
+    assert_eq!(Some(*holder), summary.holder_receipt);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_retrievals_run_side_by_side() {
+    let test = Retrieval::start(&[3 * MIB, 10, 2 * MIB]).await;
+    let net = test.requester.net.clone();
+    let running: Vec<_> = (0..6)
+        .map(|_| {
+            let (net, holder, sink) = (net.clone(), test.holder.clone(), Arc::new(Sink::default()));
+            let fetch = fetch_of(&test.requester.me, &holder, &test.sizes, &sink);
+            tokio::spawn(async move {
+                let summary = fetch_through(&net, 10, || fetch.clone()).await.expect("allowed");
+                (summary.held, sink)
+            })
+        })
+        .collect();
+    for one in running {
+        let (held, sink) = one.await.expect("no panic");
+        assert_eq!(held, 3);
+        assert_eq!(*sink.kept.lock().expect("no panic"), test.host.study.objects);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_killed_goes_on_where_it_stopped() {
+    let mut test = Retrieval::start(&[60 * MIB]).await;
+    let mut written = test.sink.written.subscribe();
+    let running = tokio::spawn(fetch(test.stream().await, test.fetch()));
+    tokio::time::timeout(PATIENCE, written.wait_for(|groups| *groups >= 5)).await.expect("in time").expect("runs");
+    running.abort();
+    assert!(running.await.is_err(), "killed in the middle");
+    assert_eq!(test.outcome().await, Outcome::Broken);
+    // The sink refuses a group that comes twice.
+    let summary = fetch(test.stream().await, test.fetch()).await.expect("allowed");
+    assert!(summary.reused_bytes >= 5 * MIB as u64 && summary.received_bytes <= 55 * MIB as u64, "{summary:?}");
+    assert_eq!(test.kept(), test.host.study.objects);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_stops_a_running_fetch() {
+    let mut test = Retrieval::start(&[200 * MIB]).await;
+    let mut written = test.sink.written.subscribe();
+    let running = tokio::spawn(fetch(test.stream().await, test.fetch()));
+    tokio::time::timeout(PATIENCE, written.wait_for(|groups| *groups >= 5)).await.expect("in time").expect("runs");
+    test.host.revoke();
+    match running.await.expect("no panic") {
+        Err(Failure::Refused(signed)) => assert_eq!(signed.refusal.code, RefusalCode::DENIED),
+        other => panic!("expected a refusal: {other:?}"),
+    }
+    assert!(matches!(test.outcome().await, Outcome::Refused { code: RefusalCode::DENIED, .. }));
+    let again = fetch_through(&test.requester.net, 3, || test.fetch()).await;
+    assert!(matches!(again, Err(Failure::Refused(_))), "a denial is not tried again: {again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_is_behind_catches_up_before_it_decides() {
+    let test = Retrieval::start(&[10]).await;
+    let mut fetching = test.fetch();
+    fetching.intent.seen = seen(50, T0);
+    let summary = fetch(test.stream().await, fetching).await.expect("caught up, then allowed");
+    assert_eq!((summary.held, test.host.caught_up.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_a_retrieval_stream_ends_it_and_nothing_else() {
+    let mut test = Retrieval::start(&[10]).await;
+    let oversized = [1, 0xff, 0xff, 0xff, 0xff];
+    let unknown_kind = [77, 0, 0, 0, 1, 0];
+    let not_a_message = [1, 0, 0, 0, 2, 0xff, 0xff];
+    let data_from_a_requester = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let garbage: [&[u8]; 4] = [&oversized, &unknown_kind, &not_a_message, &data_from_a_requester];
+    for bytes in garbage {
+        let mut stream = test.stream().await.into_inner();
+        stream.write_all(bytes).await.expect("written");
+        stream.flush().await.expect("flushed");
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("in time");
+        assert!(ended.is_ok() || said.len() < 100, "only the greeting came: {said:?}");
+        assert!(matches!(test.outcome().await, Outcome::Breach(_)), "{bytes:?}");
+    }
+    let summary = fetch(test.stream().await, test.fetch()).await.expect("others are served");
+    assert_eq!(summary.held, 1);
+}
+
+/// A member that speaks libp2p but not our protocol.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_a_request_ends_that_request_and_nothing_else() {
+    use futures::StreamExt;
+    use libp2p::{SwarmBuilder, noise, swarm::SwarmEvent, tcp, yamux};
+
+    let (north, south) = pair().await;
+    let rude = Node::start("rude", 7, Door::OnlyOut).await;
+    north.admit(&[&south, &rude]).await;
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(rude.transport().seed()).expect("a key");
+    let mut swarm = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .expect("a transport")
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .expect("a behaviour")
+        .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+        .build();
+    let mut control = swarm.behaviour().new_control();
+    let address: libp2p::Multiaddr = north.net.listening()[0].parse().expect("an address");
+    swarm.dial(address).expect("dialled");
+    let (connected, established) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut connected = Some(connected);
+        loop {
+            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = swarm.select_next_some().await
+                && let Some(connected) = connected.take()
+            {
+                connected.send(peer_id).expect("the test waits");
+            }
+        }
+    });
+    let peer = established.await.expect("connected");
+    let garbage: [&[u8]; 4] = [&[0xff; 4], &[0, 0, 0, 2, 9, 9], &[0, 0, 0, 3, 1, 0, 7], &[0, 0, 1, 0, 1, 0]];
+    for bytes in garbage {
+        let protocol = libp2p::StreamProtocol::new("/tessera/follow/1");
+        let mut stream = control.open_stream(peer, protocol).await.expect("opened");
+        stream.write_all(bytes).await.expect("written");
+        stream.close().await.expect("closed");
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("in time");
+        assert!(ended.is_err() || said.is_empty(), "nothing is answered: {said:?}");
+    }
+    let (net, north_id) = (south.net.clone(), north.me.node);
+    let _streams = answering(north);
+    assert!(net.request(north_id, checkpoint_request()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_cannot_start_says_why() {
+    use tessera_federation::net::{Net, NetConfig};
+    for (listen, expected) in [
+        ("nonsense", "\"nonsense\" is not a multiaddress; write for example /ip4/0.0.0.0/tcp/4001"),
+        ("/ip4/192.0.2.1/tcp/1", "cannot listen on /ip4/192.0.2.1/tcp/1: "),
+    ] {
+        let config = NetConfig {
+            federation: world::federation(),
+            node: world::identity("north", 1).node,
+            transport_seed: [1; 32],
+            listen: vec![listen.into()],
+            extra_addresses: BTreeMap::new(),
+        };
+        let error = Net::start(config).await.map(drop).expect_err("cannot listen there");
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+}

@@ -1,0 +1,229 @@
+//! What each command of the command line does: calls the running node, and shows its answer to a person.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{self, Cli, Command, Consent};
+use crate::config::Config;
+use crate::control::client::call;
+use crate::control::wire::{
+    ConsentCode, ConsentDone, ConsentGrantCall, ConsentRevokeCall, ConsentShown, CrosswalkCall, CrosswalkDone,
+    FetchCall, FetchDone, HistoryCall, HistoryDone, IdCall, ImportCall, ImportDone, Progress, QuarantineShown,
+    StatusDone,
+};
+use crate::home::Home;
+use crate::{demo, founding, node};
+
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Init(options) => founding::init(options),
+        Command::Ticket(options) => founding::ticket(options),
+        Command::Found(options) => founding::found(options),
+        Command::Join(options) => founding::join(options),
+        Command::Node(dir) => node::run(dir).await,
+        Command::Config(dir) => {
+            print!("{}", Config::read(&Home::new(&dir.dir).config())?.to_toml());
+            Ok(())
+        }
+        Command::Demo(options) => demo::run(options).await,
+        Command::Phantom(options) => crate::dicom::phantom::run(options),
+        Command::Bench(bench) => crate::bench::run(bench).await,
+        Command::Status(options) => status(options).await,
+        Command::Import(options) => import(options).await,
+        Command::Crosswalk(options) => crosswalk(options).await,
+        Command::History(options) => history(options).await,
+        Command::Fetch(options) => fetch(options).await,
+        Command::Consent(options) => consent(options).await,
+        Command::Quarantine(dir) => quarantine(dir).await,
+    }
+}
+
+fn socket(dir: &cli::Dir) -> PathBuf {
+    Home::new(&dir.dir).socket()
+}
+
+fn ignore(_: Progress) {}
+
+/// A bar that follows the node's progress; drawn only where a person looks.
+fn bar() -> impl FnMut(Progress) {
+    let bar = ProgressBar::new(0);
+    let style = "{msg:<12} {bar:32} {pos}/{len} objects  {per_sec}  {eta}";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    move |step: Progress| {
+        bar.set_length(step.objects_total);
+        bar.set_position(step.objects_done);
+        bar.set_message(step.stage);
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+async fn status(options: cli::Status) -> anyhow::Result<()> {
+    let status: StatusDone = call(&socket(&options.dir), "/status", &(), ignore).await?;
+    if options.json {
+        return json(&status);
+    }
+    println!("{} ({}) for {}", status.name, status.role, status.sites.join(", "));
+    println!("federation  {} {}", status.federation, status.federation_id);
+    println!("ledger      {} entries, {} certified", status.ledger_size, status.certified_size);
+    println!("as of       {}", status.certified_at.as_deref().unwrap_or("not certified yet"));
+    println!("freshness   {}", status.freshness_ms.map_or("unknown".into(), |ms| format!("{:.1} s", ms as f64 / 1e3)));
+    println!("state       {}", status.state_digest);
+    println!("archive     {} studies, {} objects, {:.1} MB", status.studies, status.objects, status.bytes as f64 / 1e6);
+    println!("in work     {} studies in reception, {} commands on their way", status.receiving, status.outbox_pending);
+    for peer in &status.peers {
+        let state = if peer.connected { "connected" } else { "not connected" };
+        println!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, peer.sites.join(", "));
+    }
+    for warning in &status.warnings {
+        println!("attention   {warning}");
+    }
+    Ok(())
+}
+
+async fn import(options: cli::Import) -> anyhow::Result<()> {
+    let paths =
+        options.paths.iter().map(|path| std::fs::canonicalize(path).with_context(|| path.display().to_string()));
+    let request = ImportCall { paths: paths.collect::<anyhow::Result<_>>()? };
+    let done: ImportDone = call(&socket(&options.dir), "/import", &request, bar()).await?;
+    for (path, why) in &done.refused {
+        eprintln!("not taken: {}: {why}", path.display());
+    }
+    println!(
+        "{} objects stored ({:.1} MB), {} known already, {} variants, {} quarantined, {} files not taken",
+        done.stored,
+        done.bytes as f64 / 1e6,
+        done.known_already,
+        done.variants,
+        done.quarantined,
+        done.refused.len()
+    );
+    Ok(())
+}
+
+async fn crosswalk(options: cli::Crosswalk) -> anyhow::Result<()> {
+    let csv = std::fs::read_to_string(&options.file).with_context(|| options.file.display().to_string())?;
+    let done: CrosswalkDone = call(&socket(&options.dir), "/crosswalk", &CrosswalkCall { csv }, ignore).await?;
+    for (line, why) in &done.refused {
+        eprintln!("line {line}: {why}");
+    }
+    println!(
+        "{} rows, {} new, {} patients linked, {} not taken",
+        done.rows,
+        done.new,
+        done.linked_patients,
+        done.refused.len()
+    );
+    Ok(())
+}
+
+async fn history(options: cli::History) -> anyhow::Result<()> {
+    let request = HistoryCall { id: options.id };
+    let done: HistoryDone = call(&socket(&options.dir), "/history", &request, ignore).await?;
+    if options.json {
+        return json(&done);
+    }
+    match done.studies.len() {
+        0 => println!("{}: none under this number, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
+        count => println!("{}: {count} examinations, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
+    }
+    for study in &done.studies {
+        let place = if study.here {
+            " (here)"
+        } else if study.copy_here {
+            " (copy here)"
+        } else {
+            ""
+        };
+        println!(
+            "{:<10} {:<8} {:<14} {:>5} objects  {}{place}\n           {}",
+            study.study_date,
+            study.modalities.join("+"),
+            study.body_region,
+            study.objects,
+            study.site_name,
+            study.study_uid
+        );
+    }
+    done.missing.iter().for_each(|missing| println!("missing: {missing}"));
+    Ok(())
+}
+
+async fn fetch(options: cli::Fetch) -> anyhow::Result<()> {
+    let to = options.to.map(std::path::absolute).transpose()?;
+    let cli::Fetch { study, id, purpose, user, .. } = options;
+    let request = FetchCall { study, id, purpose, user, to };
+    let done: FetchDone = call(&socket(&options.dir), "/fetch", &request, bar()).await?;
+    if options.json {
+        return json(&done);
+    }
+    let seconds = done.elapsed_ms.max(1) as f64 / 1e3;
+    println!(
+        "{} objects, {:.1} MB in {seconds:.2} s from {}, all verified ({:.1} MB were here already)",
+        done.objects,
+        done.bytes as f64 / 1e6,
+        done.holder,
+        done.resumed_bytes as f64 / 1e6
+    );
+    println!("disclosure {}", done.disclosure);
+    Ok(())
+}
+
+async fn consent(options: Consent) -> anyhow::Result<()> {
+    match options {
+        Consent::Code { dir, id } => {
+            let done: ConsentCode = call(&socket(&dir), "/consent/code", &IdCall { id }, ignore).await?;
+            println!("{}\nGood for {} days. Hand it to the patient only.", done.code, done.valid_days);
+        }
+        Consent::Grant { dir, id, to_site, purpose, patient_code, days } => {
+            let request = ConsentGrantCall { id, to_site, purpose, patient_code, days };
+            told("consent", &call(&socket(&dir), "/consent/grant", &request, ignore).await?);
+        }
+        Consent::Revoke { dir, consent } => {
+            told(
+                "revocation of",
+                &call(&socket(&dir), "/consent/revoke", &ConsentRevokeCall { consent }, ignore).await?,
+            );
+        }
+        Consent::List { dir, id, json: as_json } => {
+            let shown: Vec<ConsentShown> = call(&socket(&dir), "/consent/list", &IdCall { id }, ignore).await?;
+            if as_json {
+                return json(&shown);
+            }
+            for c in shown {
+                println!("{}  {} to {} for {}", c.consent, c.decision, c.to_site, c.purposes.join(", "));
+                println!(
+                    "    recorded by {} on {}, {}, until {}",
+                    c.recorded_by,
+                    c.evidence,
+                    c.state,
+                    c.until.unwrap_or("revoked".into())
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn told(what: &str, done: &ConsentDone) {
+    let state = match (done.ledger_index, done.certified) {
+        (Some(index), true) => format!("certified as entry {index}"),
+        (Some(index), false) => format!("committed as entry {index}, not certified yet"),
+        (None, _) => "kept here, and sent as soon as the core can be reached".into(),
+    };
+    println!("{what} {}: {state}", done.consent);
+}
+
+async fn quarantine(dir: cli::Dir) -> anyhow::Result<()> {
+    let shown: Vec<QuarantineShown> = call(&socket(&dir), "/quarantine", &(), ignore).await?;
+    for q in &shown {
+        println!("{} {} {} bytes from {}: {}", q.received, q.sop_instance, q.bytes, q.sender, q.why);
+    }
+    println!("{} objects put aside", shown.len());
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! `tessera init`, `ticket`, `found`, `join`: how a node comes to be, and how nodes become a federation.
+//!
+//! A ticket is the node's signed join command; the founder puts the tickets into a genesis; every node takes the
+//! genesis by hand and compares its hash. `init` founds a federation of one, so that a single hospital has a working
+//! archive with a ledger at once. When it joins another federation later, the archive stays and everything is
+//! registered anew from the catalogue; the ledger of one stays on the disk, untouched.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rand::{RngCore, SeedableRng};
+use tessera_consensus::UnixMillis;
+use tessera_consensus::wire::v1::{Genesis, JoinCommand, NodeKeys, Role, SignedJoin, SiteDeclaration, VERSION};
+use tessera_federation::blind::{SealingKey, found_oprf};
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::{DomainGenesis, OprfBudget};
+use zeroize::Zeroizing;
+
+use crate::archive::ingest::now_ms;
+use crate::cli;
+use crate::config::{ArchiveConfig, Config, CoreConfig, DicomConfig, HttpConfig, PeerConfig, PolicyConfig, SiteConfig};
+use crate::home::{Home, Secrets, replace, write_new};
+
+/// A source of randomness for founding and sealing, seeded by the operating system.
+pub fn rng() -> rand_chacha::ChaCha20Rng {
+    rand_chacha::ChaCha20Rng::from_os_rng()
+}
+
+pub fn init(options: cli::Init) -> anyhow::Result<()> {
+    let home = Home::new(&options.dir.dir);
+    let config = configuration(&options)?;
+    config.validate()?;
+    let secrets = home.create()?;
+    write_new(&home.config(), config.to_toml().as_bytes(), 0o644)?;
+    let ticket = ticket_of(&config, &secrets, Role::Core)?;
+    let genesis = genesis(format!("{} alone", config.name), vec![ticket.clone()], 600_000)?;
+    install(&home, &ticket, &genesis)?;
+    println!("Created node {} ({:?}) in {}", config.name, ticket.node_id(), options.dir.dir.display());
+    println!("Start it:           tessera node --dir {}", options.dir.dir.display());
+    println!("Send images to:     {} (AE title {})", options.dicom, options.ae_title);
+    println!("Look at them:       http://{}/", options.http);
+    println!("List your devices in {} under [[dicom.sender]].", home.config().display());
+    Ok(())
+}
+
+fn configuration(options: &cli::Init) -> anyhow::Result<Config> {
+    let site = SiteConfig {
+        id: options.site.parse().context("--site")?,
+        legal_name: options.legal_name.clone(),
+        issuer: options.issuer.clone().unwrap_or_else(|| options.site.to_uppercase()),
+        ae_title: String::new(),
+    };
+    Ok(Config {
+        name: options.name.clone().unwrap_or_else(|| options.site.clone()),
+        site: vec![site],
+        dicom: DicomConfig {
+            listen: Some(options.dicom),
+            ae_title: options.ae_title.clone(),
+            accept_unknown_senders: options.accept_unknown_senders,
+            ..Default::default()
+        },
+        http: HttpConfig { listen: Some(options.http), viewer: options.viewer.clone() },
+        peer: PeerConfig { listen: options.peer.clone(), announce: Vec::new() },
+        core: CoreConfig { listen: options.core, announce: None },
+        archive: ArchiveConfig { quiet_period_ms: options.quiet_period_ms, ..Default::default() },
+        policy: PolicyConfig::default(),
+    })
+}
+
+/// A fresh join command for this configuration.
+fn ticket_of(config: &Config, secrets: &Secrets, role: Role) -> anyhow::Result<SignedJoin> {
+    let mut nonce = [0; 16];
+    rng().fill_bytes(&mut nonce);
+    let peers = if config.peer.announce.is_empty() { &config.peer.listen } else { &config.peer.announce };
+    let core = config.core.announce.clone().or(config.core.listen.map(|address| address.to_string()));
+    let join = JoinCommand {
+        version: VERSION,
+        name: config.name.clone(),
+        role,
+        sites: config
+            .site
+            .iter()
+            .map(|site| SiteDeclaration { id: site.id.clone(), legal_name: site.legal_name.clone() })
+            .collect(),
+        keys: NodeKeys {
+            command: secrets.command.public(),
+            checkpoint: secrets.checkpoint.public(),
+            transport: secrets.transport.public(),
+            sealing: SealingKey::from_seed(&secrets.sealing).public(),
+        },
+        peer_addresses: peers.clone(),
+        core_address: (role == Role::Core).then(|| core.unwrap_or_else(|| "127.0.0.1:0".into())),
+        nonce,
+    };
+    let signed = join.sign(&secrets.command, &secrets.checkpoint, &secrets.transport);
+    signed.verify()?;
+    Ok(signed)
+}
+
+pub fn ticket(options: cli::Ticket) -> anyhow::Result<()> {
+    let home = Home::new(&options.dir.dir);
+    let config = Config::read(&home.config())?;
+    let role = match options.role {
+        cli::RoleName::Core => Role::Core,
+        cli::RoleName::Member => Role::Member,
+        cli::RoleName::Observer => Role::Observer,
+    };
+    ensure!(
+        role != Role::Core || config.core.listen.is_some(),
+        "a core node needs [core] listen in {}: the address where the other core nodes connect",
+        home.config().display()
+    );
+    let ticket = ticket_of(&config, &home.load_secrets()?, role)?;
+    std::fs::write(&options.out, ticket.to_bytes()).with_context(|| options.out.display().to_string())?;
+    println!("Ticket of {:?} as {role:?} in {}", ticket.node_id(), options.out.display());
+    Ok(())
+}
+
+pub fn found(options: cli::Found) -> anyhow::Result<()> {
+    let mut tickets = Vec::new();
+    for path in &options.tickets {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        tickets.push(SignedJoin::from_bytes(&bytes).with_context(|| format!("{}: no ticket", path.display()))?);
+    }
+    let genesis = genesis(options.name, tickets, options.freshness_limit_ms)?;
+    std::fs::write(&options.out, genesis.to_bytes()).with_context(|| options.out.display().to_string())?;
+    println!("Federation {}", genesis.federation_id());
+    println!(
+        "Hand {} to every node's operator; each compares this number after `tessera join`.",
+        options.out.display()
+    );
+    Ok(())
+}
+
+fn genesis(name: String, joins: Vec<SignedJoin>, freshness_limit_ms: u64) -> anyhow::Result<Genesis> {
+    let core = joins.iter().filter(|signed| signed.join.role == Role::Core);
+    let core: Vec<_> = core.map(|signed| (signed.node_id(), signed.join.keys.sealing)).collect();
+    let mut rng = rng();
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(seed.as_mut_slice());
+    let (oprf, oprf_shares) = found_oprf(&seed, OprfBudget::default(), &core, &mut rng)?;
+    let now = now_ms();
+    let domain = DomainGenesis {
+        version: tessera_federation::wire::v1::VERSION,
+        oprf,
+        oprf_shares,
+        founding_year: year_of(now),
+        rule_base: None,
+        freshness_limit_ms,
+    };
+    domain.validate()?;
+    let genesis = Genesis { version: VERSION, name, created: UnixMillis(now), joins, domain: domain.to_bytes() };
+    genesis.verify()?;
+    Ok(genesis)
+}
+
+/// The year of a time, for identifier keys (UTC).
+pub fn year_of(ms: u64) -> u16 {
+    let seconds = i64::try_from(ms / 1000).unwrap_or(0);
+    time::OffsetDateTime::from_unix_timestamp(seconds).map_or(1970, |time| u16::try_from(time.year()).unwrap_or(1970))
+}
+
+pub fn join(options: cli::Join) -> anyhow::Result<()> {
+    let home = Home::new(&options.dir.dir);
+    let secrets = home.load_secrets()?;
+    let bytes = std::fs::read(&options.genesis).with_context(|| options.genesis.display().to_string())?;
+    let genesis = Genesis::from_bytes(&bytes).with_context(|| format!("{}: no genesis", options.genesis.display()))?;
+    let own = genesis.joins.iter().find(|signed| signed.join.keys.command == secrets.command.public());
+    let own = own.context("this node is not in the genesis: give its ticket to the founder")?;
+    install(&home, own, &genesis)?;
+    println!("Joined {} as {:?}", genesis.name, own.join.role);
+    println!("Federation {}", genesis.federation_id());
+    println!("Compare this number with the founder's before you start the node.");
+    Ok(())
+}
+
+fn install(home: &Home, own: &SignedJoin, genesis: &Genesis) -> anyhow::Result<()> {
+    replace(&home.join_command(), &own.to_bytes())?;
+    replace(&home.genesis(), &genesis.to_bytes())?;
+    Ok(())
+}
+
+/// The node's own join command and its federation.
+pub fn installed(home: &Home) -> anyhow::Result<(SignedJoin, Genesis)> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    let own = SignedJoin::from_bytes(&read(&home.join_command())?)?;
+    Ok((own, Genesis::from_bytes(&read(&home.genesis())?)?))
+}

@@ -1,0 +1,335 @@
+//! A core node's part: Raft over gRPC, and certification.
+//!
+//! The certifier is a sans-IO machine; this task feeds it and carries out what it says, in its order. The signing
+//! guard is a small file in the core directory, synced before the signature that it covers leaves the house, and
+//! never part of a backup.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use tessera_consensus::certify::{BatchEnd, Certifier, CosignResult, Identity, Input, Output, View};
+use tessera_consensus::checkpoint::{Certificate, Checkpoint, SignedCheckpoint, SigningGuard};
+use tessera_consensus::grpc::Call;
+use tessera_consensus::grpc::client::GrpcTransport;
+use tessera_consensus::grpc::server::{CoreService, ServiceError, Services, serve};
+use tessera_consensus::grpc::tls::{self, Allowed, Peer};
+use tessera_consensus::kernel;
+use tessera_consensus::raft::cluster::{Core, CoreSetup, Timing, seats};
+use tessera_consensus::raft::intake::SubmitResult;
+use tessera_consensus::raft::log_store;
+use tessera_consensus::raft::types::{CoreNode, RaftId};
+use tessera_consensus::raft::watermark::FileWatermark;
+use tessera_consensus::wire::v1::Submission;
+use tessera_consensus::wire::{decode, encode};
+use tessera_consensus::{NodeId, UnixMillis};
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::BlindRequest;
+use tessera_storage::rocks::{EngineOptions, RocksEngine};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Member, locked};
+use crate::archive::ingest::now_ms;
+use crate::home::replace;
+
+/// Inputs that wait for the certifier.
+const INPUTS_MAX: usize = 1024;
+/// How often time is told to the certifier.
+const TICK: Duration = Duration::from_millis(50);
+/// How long another core node may take to cosign.
+const COSIGN_TIMEOUT: Duration = Duration::from_secs(2);
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+type RaftCore = Core<openraft_rt_tokio::TokioRuntime, GrpcTransport>;
+
+/// The running core of this node.
+pub struct CoreHandle {
+    raft: RaftCore,
+    inputs: mpsc::Sender<Asked>,
+}
+
+/// An input, and where the reply to a cosign request goes.
+type Asked = (Input, Option<oneshot::Sender<CosignResult>>);
+
+impl CoreHandle {
+    pub async fn submit(&self, submissions: Vec<Submission>) -> Vec<SubmitResult> {
+        self.raft.submit(submissions).await
+    }
+
+    /// The name of the core node that leads.
+    pub fn leader(&self, member: &Member) -> Option<String> {
+        let leader = self.raft.leader()?;
+        seats(&member.replica).ok()?.get(&leader).map(|node| node.name.clone())
+    }
+
+    /// A certificate came from elsewhere.
+    pub fn certificate_seen(&self, certificate: Certificate) {
+        let full = self.inputs.try_send((Input::CertificateSeen(certificate), None)).is_err();
+        tracing::trace!(full, "certificate for the certifier");
+    }
+}
+
+struct Service {
+    member: Arc<Member>,
+    raft: RaftCore,
+    inputs: mpsc::Sender<Asked>,
+}
+
+#[tonic::async_trait]
+impl CoreService for Service {
+    async fn submit(&self, _: Peer, submissions: Vec<Submission>) -> Vec<SubmitResult> {
+        self.raft.submit(submissions).await
+    }
+
+    async fn cosign(&self, peer: Peer, checkpoint: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
+        let invalid = |error: &dyn std::fmt::Display| ServiceError::Invalid(error.to_string());
+        let checkpoint: Checkpoint = decode("checkpoint", &checkpoint, MESSAGE_BYTES_MAX).map_err(|e| invalid(&e))?;
+        let (sender, receiver) = oneshot::channel();
+        let asked = (Input::CosignRequest { from: peer.node, checkpoint }, Some(sender));
+        self.inputs.try_send(asked).map_err(|_| ServiceError::Exhausted("the certifier is busy".into()))?;
+        let result = receiver.await.map_err(|_| ServiceError::Unavailable("another request took its place".into()))?;
+        Ok(encode(&result))
+    }
+
+    async fn announce_checkpoint(&self, _: Peer, note: Vec<u8>) -> Result<(), ServiceError> {
+        let invalid = |error: &dyn std::fmt::Display| ServiceError::Invalid(error.to_string());
+        let note = String::from_utf8(note).map_err(|e| invalid(&e))?;
+        let signed = SignedCheckpoint::parse(&note).map_err(|e| invalid(&e))?;
+        let core = self.member.replica.core().map_err(|e| invalid(&e))?;
+        let certificate = signed.verify(&core, self.member.replica.federation()).map_err(|e| invalid(&e))?;
+        self.member.take_certificate(certificate);
+        Ok(())
+    }
+
+    async fn status(&self, _: Peer) -> Result<Vec<u8>, ServiceError> {
+        Ok(encode(&self.raft.status()))
+    }
+
+    async fn blind_evaluate(&self, peer: Peer, request: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
+        let request = BlindRequest::from_bytes(&request).map_err(|error| ServiceError::Invalid(error.to_string()))?;
+        let answer = self.member.evaluate_for(peer.node, &request);
+        Ok(answer.map_err(|error| ServiceError::Unavailable(error.to_string()))?.to_bytes())
+    }
+}
+
+/// The keys that may speak to this core node: those of the core.
+fn allowed(member: &Member) -> anyhow::Result<Allowed> {
+    let seats = kernel::core(member.replica.view())?.seats;
+    let mut peers = Vec::new();
+    for seat in seats {
+        let record = kernel::node(member.replica.view(), &seat.node)?.context("a core node without a record")?;
+        let peer = Peer { node: seat.node, seat: Some(RaftId(seat.raft_id)) };
+        peers.push((record.join.join.keys.transport, peer));
+    }
+    Ok(Allowed::new(peers))
+}
+
+/// Starts Raft, the core's network and certification.
+pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
+    let members = seats(&member.replica)?;
+    let own = members.iter().find(|(_, node)| node.node == member.node);
+    let seat = *own.context("this node is not in the ledger's core")?.0;
+    let directory = member.home.core().join(member.replica.federation().short());
+    std::fs::create_dir_all(directory.join("raft"))?;
+    let identity = tls::Identity::new(&member.secrets.transport)?;
+    let transport = GrpcTransport::new(identity, allowed(member)?);
+    let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+    let listener = {
+        let (member, inputs) = (Arc::downgrade(member), inputs.clone());
+        Arc::new(move |applied: &tessera_consensus::replica::Applied| {
+            let Some(member) = member.upgrade() else { return };
+            let c = &applied.checkpoint;
+            let end = BatchEnd { size: c.size, root: c.root, digest: c.digest, epoch: c.epoch };
+            // A full queue loses a batch end; the next one is certified in its place.
+            let full = inputs.try_send((Input::Applied(end), None)).is_err();
+            tracing::trace!(full, size = c.size.0, "applied");
+            member.advanced();
+        })
+    };
+    let raft = Core::start(CoreSetup {
+        seat,
+        node: member.node,
+        raft_engine: Arc::new(RocksEngine::open(
+            &directory.join("raft"),
+            &log_store::TABLES,
+            EngineOptions::default(),
+        )?),
+        watermark: Arc::new(FileWatermark::open(&directory.join("watermark"))?),
+        replica: member.replica.clone(),
+        clock: Arc::new(|| UnixMillis(now_ms())),
+        transport: transport.clone(),
+        listener,
+        timing: Timing::default(),
+    })
+    .await?;
+    let service = Service { member: member.clone(), raft: raft.clone(), inputs: inputs.clone() };
+    if let Some(listen) = member.config.core.listen {
+        let listener =
+            tokio::net::TcpListener::bind(listen).await.with_context(|| format!("[core] listen {listen}"))?;
+        let identity = tls::Identity::new(&member.secrets.transport)?;
+        let services = Services { allowed: allowed(member)?, raft: Arc::new(raft.clone()), core: Arc::new(service) };
+        tokio::spawn(async move {
+            if let Err(error) = serve(listener, &identity, services, std::future::pending()).await {
+                tracing::error!(%error, "the core's network ended");
+            }
+        });
+    }
+    let handle = CoreHandle { raft: raft.clone(), inputs: inputs.clone() };
+    member.core.set(handle).ok().context("the core was started twice")?;
+    let driver = Driver::new(member.clone(), raft, transport, inputs, directory.join("guard"))?;
+    tokio::spawn(driver.run(receiver));
+    Ok(())
+}
+
+/// Runs the certifier.
+struct Driver {
+    member: Arc<Member>,
+    raft: RaftCore,
+    transport: GrpcTransport,
+    inputs: mpsc::Sender<Asked>,
+    certifier: Certifier,
+    guard: PathBuf,
+    waiting: BTreeMap<NodeId, oneshot::Sender<CosignResult>>,
+    leader: Option<NodeId>,
+    seats: Mutex<BTreeMap<RaftId, CoreNode>>,
+}
+
+impl Driver {
+    fn new(
+        member: Arc<Member>,
+        raft: RaftCore,
+        transport: GrpcTransport,
+        inputs: mpsc::Sender<Asked>,
+        guard: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let record = match std::fs::read(&guard) {
+            Ok(bytes) => {
+                SigningGuard::from_bytes(&bytes).context("the signing guard is damaged; this node can't sign")?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => SigningGuard::new(),
+            Err(error) => return Err(error).context(guard.display().to_string()),
+        };
+        let core = member.replica.core()?;
+        let own = core.member(&member.node).context("this node is not in the core")?;
+        let identity = Identity {
+            node: member.node,
+            federation: member.replica.federation(),
+            name: own.name.clone(),
+            checkpoint_key: member.secrets.checkpoint.clone(),
+        };
+        let certifier = Certifier::new(identity, record, member.replica.certificate(), UnixMillis(now_ms()));
+        let seats = Mutex::new(seats(&member.replica)?);
+        let waiting = BTreeMap::new();
+        Ok(Self { member, raft, transport, inputs, certifier, guard, waiting, leader: None, seats })
+    }
+
+    async fn run(mut self, mut receiver: mpsc::Receiver<Asked>) {
+        // What was applied before this start is certified again from where it stands.
+        if let Ok(c) = self.member.replica.checkpoint() {
+            let end = BatchEnd { size: c.size, root: c.root, digest: c.digest, epoch: c.epoch };
+            self.step(Input::Applied(end));
+        }
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    self.look_for_the_leader();
+                    self.step(Input::Tick);
+                }
+                asked = receiver.recv() => {
+                    let Some((input, reply)) = asked else { return };
+                    if let (Input::CosignRequest { from, .. }, Some(reply)) = (&input, reply) {
+                        self.waiting.insert(*from, reply);
+                    }
+                    self.step(input);
+                }
+            }
+        }
+    }
+
+    fn look_for_the_leader(&mut self) {
+        let leader = self.raft.leader().and_then(|seat| locked(&self.seats).get(&seat).map(|node| node.node));
+        if leader != self.leader {
+            self.leader = leader;
+            self.step(Input::LeaderChanged { leader });
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let Ok(core) = self.member.replica.core() else { return };
+            let cores = [core];
+            let outputs = self.certifier.step(UnixMillis(now_ms()), input, View { cores: &cores });
+            for output in outputs {
+                inputs.extend(self.carry_out(output));
+            }
+        }
+    }
+
+    /// Carries out one output; what follows from it at once is the next input.
+    fn carry_out(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::PersistGuard { guard } => {
+                if let Err(error) = replace(&self.guard, &guard.to_bytes()) {
+                    // Without its guard this node must not sign; the others can certify without it.
+                    tracing::error!(%error, "the signing guard could not be written; not signing");
+                    return None;
+                }
+                return Some(Input::GuardDurable { guard });
+            }
+            Output::SendRequest { to, checkpoint } => self.ask(to, checkpoint),
+            Output::SendReply { to, result, .. } => {
+                if let Some(reply) = self.waiting.remove(&to) {
+                    let gone = reply.send(result).is_err();
+                    tracing::trace!(gone, "cosigned");
+                }
+            }
+            Output::Certified(certificate) => self.publish(certificate),
+            Output::Divergence { ours, theirs, peer } => {
+                tracing::error!(
+                    ?ours,
+                    ?theirs,
+                    ?peer,
+                    "two core nodes hold different ledgers; certification stops here"
+                );
+            }
+            Output::FaultyReply { peer, fault } => tracing::warn!(?peer, %fault, "a cosignature is not counted"),
+        }
+        None
+    }
+
+    fn ask(&self, to: NodeId, checkpoint: Checkpoint) {
+        let Some(peer) = locked(&self.seats).values().find(|node| node.node == to).cloned() else { return };
+        let (transport, inputs) = (self.transport.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            let answer = transport.request(&peer, Call::Cosign, encode(&checkpoint), COSIGN_TIMEOUT).await;
+            let Ok(bytes) = answer else { return };
+            if let Ok(result) = decode::<CosignResult>("cosign reply", &bytes, MESSAGE_BYTES_MAX) {
+                let reply = Input::CosignReply { from: to, checkpoint, result };
+                let gone = inputs.send((reply, None)).await.is_err();
+                tracing::trace!(gone, "cosign reply");
+            }
+        });
+    }
+
+    /// Keeps a new certificate, and tells the other core nodes and the gossip.
+    fn publish(&self, certificate: Certificate) {
+        let note = certificate.signed().to_note();
+        self.member.take_certificate(certificate);
+        let peers: Vec<CoreNode> =
+            locked(&self.seats).values().filter(|node| node.node != self.member.node).cloned().collect();
+        for peer in peers {
+            let (transport, note) = (self.transport.clone(), note.clone());
+            tokio::spawn(async move {
+                let sent = transport.request(&peer, Call::AnnounceCheckpoint, note.into_bytes(), COSIGN_TIMEOUT).await;
+                tracing::trace!(ok = sent.is_ok(), "announced");
+            });
+        }
+        if let Ok(peers) = self.member.peers() {
+            peers.publish(note);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! This node as a member of its federation: the replica, the outbox, identifier keys, and what follows from them.
+//!
+//! - [`core`]: Raft and certification, on a core node
+//! - [`following`]: checkpoints and entries from peers; serving them
+//! - [`registrar`]: from a quiet study to a certified record
+//! - [`history`], [`consent`], [`crosswalk`]: what people ask for
+//! - [`holder`], [`host`], [`requester`]: images between sites; [`peers`]: the network
+//! - [`vault`]: what is kept about patients, sealed
+//!
+//! Decisions are made in `policy`, `consensus` and `federation`; here are the tasks that carry them out.
+
+pub mod consent;
+pub mod core;
+pub mod crosswalk;
+pub mod following;
+pub mod history;
+pub mod holder;
+pub mod host;
+pub mod keys;
+pub mod peers;
+pub mod registrar;
+pub mod requester;
+pub mod status;
+pub mod vault;
+pub mod web;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use anyhow::Context;
+use tessera_consensus::checkpoint::Certificate;
+use tessera_consensus::clock::{ClockFloor, Clocks, TrustedClock};
+use tessera_consensus::follow::Input;
+use tessera_consensus::kernel;
+use tessera_consensus::keys::PublicKey;
+use tessera_consensus::replica::{self, Replica};
+use tessera_consensus::wire::v1::{Genesis, Role, SignedJoin};
+use tessera_consensus::{LedgerIndex, NodeId, SiteId, UnixMillis};
+use tessera_federation::blind::{Budget, BudgetUse, OprfKey, SealingKey, own_share};
+use tessera_federation::history::NextFree;
+use tessera_federation::machine::{self, Machine};
+use tessera_federation::net::Changes;
+use tessera_federation::outbox::Outbox;
+use tessera_federation::retrieve::Identity;
+use tessera_federation::retrieve::wire::v1::Seen;
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::{AMENDMENT, CONSENT, DomainGenesis, REVOCATION, Tag};
+use tessera_policy::{ConsentId, Crosswalk, Level, Rules};
+use tessera_storage::engine::{Batch, Engine};
+use tessera_storage::rocks::{EngineOptions, RocksEngine};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::archive::Archive;
+use crate::archive::ingest::now_ms;
+use crate::config::Config;
+use crate::home::{Home, Secrets};
+use peers::Peers;
+use vault::{Shelf, Vault};
+
+/// Reservations and own revocations that are remembered; beyond it the oldest matter least and all are dropped.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// How far this node's ledger is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub size: u64,
+    pub certified_size: u64,
+    pub certified_ms: u64,
+    /// A certificate that is newer than this process was applied: the replica has caught up once.
+    pub caught_up: bool,
+}
+
+/// See the module's header. Shared by all tasks.
+pub struct Member {
+    pub config: Config,
+    pub home: Home,
+    pub secrets: Secrets,
+    pub node: NodeId,
+    pub role: Role,
+    pub domain: DomainGenesis,
+    pub archive: Arc<Archive>,
+    pub replica: Arc<Replica>,
+    pub outbox: Outbox,
+    pub vault: Vault,
+    pub rules: Rules,
+    pub sealing: SealingKey,
+    pub oprf: Option<OprfKey>,
+    pub progress: watch::Sender<Progress>,
+    /// Running retrievals watch it.
+    pub changes: watch::Sender<Changes>,
+    crosswalk: Mutex<Crosswalk>,
+    budget: Mutex<Budget>,
+    clock: Mutex<TrustedClock>,
+    reserved: Mutex<BTreeSet<Tag>>,
+    revoked: Mutex<BTreeSet<ConsentId>>,
+    outgoing: Notify,
+    peers: OnceLock<Peers>,
+    core: OnceLock<core::CoreHandle>,
+    follower: OnceLock<mpsc::Sender<Input>>,
+    started_ms: u64,
+}
+
+fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+pub fn clocks() -> Clocks {
+    Clocks { wall: UnixMillis(now_ms()), boot_ms: boot_ms() }
+}
+
+pub fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms / 1000).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_default()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Member {
+    /// Opens the ledger of the federation that is installed in `home`.
+    pub fn open(
+        home: Home,
+        config: Config,
+        secrets: Secrets,
+        own: &SignedJoin,
+        genesis: Genesis,
+        archive: Arc<Archive>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let federation = genesis.federation_id();
+        let domain = DomainGenesis::from_bytes(&genesis.domain)?;
+        let mut tables = replica::TABLES.to_vec();
+        tables.push(tessera_consensus::raft::state_machine::RAFT_APPLIED);
+        let ledger = home.ledger(federation);
+        std::fs::create_dir_all(&ledger)?;
+        let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&ledger, &tables, EngineOptions::default())?);
+        let replica = Arc::new(Replica::open(engine, genesis, Arc::new(Machine))?);
+        let node = own.node_id();
+        let vault = Vault::new(&secrets.site);
+        let outbox = Outbox::open(archive.engine().clone(), federation, node, secrets.command.clone())?;
+        let sealing = SealingKey::from_seed(&secrets.sealing);
+        let oprf = own_share(&domain, &node, &sealing).ok();
+        let floor: Option<ClockFloor> = vault.get(&**archive.engine(), Shelf::Clock, b"floor")?;
+        let used: Vec<(NodeId, u64, u64)> = vault.all(&**archive.engine(), Shelf::Budget, kernel::NODES_MAX)?;
+        let used = used.into_iter().map(|(node, day, elements)| (node, BudgetUse { day, elements }));
+        let progress = Progress { size: replica.size().0, ..Progress::default() };
+        Ok(Arc::new(Self {
+            rules: rules(&config)?,
+            crosswalk: Mutex::new(crosswalk::load(&archive, &vault)?),
+            budget: Mutex::new(Budget::load(domain.oprf.budget, used)),
+            clock: Mutex::new(TrustedClock::new(floor.unwrap_or_default())),
+            progress: watch::Sender::new(progress),
+            role: own.join.role,
+            reserved: Mutex::default(),
+            revoked: Mutex::default(),
+            outgoing: Notify::new(),
+            peers: OnceLock::new(),
+            core: OnceLock::new(),
+            follower: OnceLock::new(),
+            changes: watch::Sender::new(Changes::default()),
+            started_ms: now_ms(),
+            config,
+            home,
+            secrets,
+            node,
+            domain,
+            archive,
+            replica,
+            outbox,
+            vault,
+            sealing,
+            oprf,
+        }))
+    }
+
+    pub fn peers(&self) -> anyhow::Result<&Peers> {
+        self.peers.get().context("the node is still starting")
+    }
+
+    /// Called when the replica applied something or took a certificate.
+    pub fn advanced(&self) {
+        let certificate = self.replica.certificate();
+        if let Some(certificate) = &certificate {
+            let mut clock = locked(&self.clock);
+            let before = clock.floor();
+            clock.certified(certificate.time(), clocks());
+            if clock.floor() != before {
+                self.keep_floor(clock.floor());
+            }
+        }
+        self.progress.send_modify(|progress| {
+            progress.size = self.replica.size().0;
+            if let Some(certificate) = certificate {
+                progress.certified_size = certificate.checkpoint().size.0;
+                progress.certified_ms = certificate.time().0;
+                // Seconds are rounded down in certificates.
+                progress.caught_up |= certificate.time().0 + 1000 > self.started_ms
+                    && certificate.checkpoint().size <= self.replica.size();
+            }
+        });
+        self.announce_changes();
+    }
+
+    /// Tells running retrievals what moved; rules, consents and records make them decide again.
+    fn announce_changes(&self) {
+        let counts = machine::counts(self.replica.view()).unwrap_or_default();
+        let concerns = |kind| matches!(kind, CONSENT | REVOCATION | AMENDMENT);
+        let rules = counts.iter().filter(|(kind, _)| concerns(*kind)).map(|(_, count)| count).sum();
+        self.changes.send_modify(|changes| {
+            changes.certified += 1;
+            changes.rules = rules;
+        });
+    }
+
+    /// Who this node is in a retrieval.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            federation: self.replica.federation(),
+            node: self.node,
+            sites: self.config.site.iter().map(|site| site.id.clone()).collect(),
+            command_key: self.secrets.command.clone(),
+        }
+    }
+
+    /// The newest certified checkpoint that was applied here.
+    pub fn seen(&self) -> Option<Seen> {
+        let certificate = self.replica.certificate()?;
+        let checkpoint = certificate.checkpoint();
+        Some(Seen { size: checkpoint.size, root: checkpoint.root, time: certificate.time() })
+    }
+
+    /// A peer showed a certificate that may be newer than what is here: the follower looks after it.
+    pub fn hear_of(&self, certificate: Certificate) {
+        if let Some(follower) = self.follower.get() {
+            let full = follower.try_send(Input::Gossip { note: certificate.signed().to_note() }).is_err();
+            tracing::trace!(full, "a certificate for the follower");
+        }
+    }
+
+    pub fn set_follower(&self, inputs: mpsc::Sender<Input>) {
+        let set_before = self.follower.set(inputs).is_err();
+        debug_assert!(!set_before, "the follower is set once");
+    }
+
+    fn keep_floor(&self, floor: ClockFloor) {
+        let mut batch = Batch::new();
+        self.vault.put(&mut batch, Shelf::Clock, b"floor", &floor);
+        if let Err(error) = self.archive.submit(batch) {
+            tracing::error!(%error, "the trusted clock's floor could not be kept");
+        }
+    }
+
+    /// Trusted time and the age of the newest certified state (DESIGN section 7).
+    pub fn trusted(&self) -> Result<(UnixMillis, Option<u64>), tessera_consensus::clock::ClockError> {
+        let mut clock = locked(&self.clock);
+        let clocks = clocks();
+        let age = clock.freshness_ms(clocks)?;
+        Ok((clock.now(clocks)?, age))
+    }
+
+    /// For answers: time of the newest certified state, and its age.
+    pub fn as_of(&self) -> (Option<String>, Option<u64>) {
+        let time = self.replica.certificate().map(|certificate| rfc3339(certificate.time().0));
+        (time, self.trusted().ok().and_then(|(_, age)| age))
+    }
+
+    pub fn is_certified(&self, index: LedgerIndex) -> bool {
+        self.replica.certificate().is_some_and(|certificate| certificate.checkpoint().size.contains(index))
+    }
+
+    /// Core nodes other than this one.
+    pub fn core_nodes(&self) -> anyhow::Result<Vec<NodeId>> {
+        let seats = kernel::core(self.replica.view())?.seats;
+        Ok(seats.into_iter().map(|seat| seat.node).filter(|node| *node != self.node).collect())
+    }
+
+    pub fn knows_site(&self, site: &SiteId) -> anyhow::Result<bool> {
+        Ok(self.node_of(site)?.is_some())
+    }
+
+    /// The active node that speaks for a site.
+    pub fn node_of(&self, site: &SiteId) -> anyhow::Result<Option<kernel::NodeRecord>> {
+        let nodes = kernel::nodes(self.replica.view())?;
+        Ok(nodes.into_iter().find(|node| node.active && node.join.join.sites.iter().any(|known| known.id == *site)))
+    }
+
+    pub fn site_name(&self, site: &SiteId) -> anyhow::Result<String> {
+        let node = self.node_of(site)?;
+        let declared = node.and_then(|node| node.join.join.sites.into_iter().find(|known| known.id == *site));
+        Ok(declared.map_or_else(|| site.to_string(), |declared| declared.legal_name))
+    }
+
+    /// Sealing keys of the active regulators.
+    pub fn regulators(&self) -> anyhow::Result<Vec<PublicKey>> {
+        let nodes = kernel::nodes(self.replica.view())?;
+        let observers = nodes.into_iter().filter(|node| node.active && node.role == Role::Observer);
+        Ok(observers.map(|node| node.join.join.keys.sealing).collect())
+    }
+
+    pub fn reserve(&self, free: &NextFree) {
+        let mut reserved = locked(&self.reserved);
+        reserved.insert(free.tag);
+        reserved.extend(free.presence);
+    }
+
+    pub fn is_reserved(&self, tag: &Tag) -> bool {
+        locked(&self.reserved).contains(tag)
+    }
+
+    /// When nothing is on its way, nothing is reserved.
+    pub fn forget_reservations(&self) {
+        let mut reserved = locked(&self.reserved);
+        if self.outbox.waiting() == 0 || reserved.len() > REMEMBERED_MAX {
+            reserved.clear();
+        }
+    }
+
+    /// A revocation counts here from the moment in which it was made.
+    pub fn revoked_here(&self, consent: ConsentId) {
+        let mut revoked = locked(&self.revoked);
+        if revoked.len() > REMEMBERED_MAX {
+            revoked.clear();
+        }
+        revoked.insert(consent);
+    }
+
+    pub fn is_revoked_here(&self, consent: &ConsentId) -> bool {
+        locked(&self.revoked).contains(consent)
+    }
+
+    /// There is something to send.
+    pub fn wake_sender(&self) {
+        self.outgoing.notify_one();
+    }
+}
+
+fn rules(config: &Config) -> anyhow::Result<Rules> {
+    let Some(path) = &config.policy.site_rules else { return Ok(Rules::federation_default()?) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(Rules::parse(&[(Level::Federation, tessera_policy::FEDERATION_DEFAULT), (Level::Site, &text)])?)
+}

@@ -1,0 +1,396 @@
+//! The registrar: from a quiet study of the archive to a certified record in the ledger, and from a crosswalk row to
+//! a link. Begins only when the replica has caught up once, so that a restored node first learns what it had written.
+//!
+//! A study's registration, its manifest and its command are one write with the closing of the revision. When the
+//! ledger rejects a tag because another record took it, the registrar takes the next one; nothing is lost by it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use tessera_consensus::wire::v1::Kind;
+use tessera_consensus::wire::{decode, encode};
+use tessera_consensus::{Hash, Lane, SiteId, UnixMillis};
+use tessera_federation::RecordId;
+use tessera_federation::blind::{Binding, IdentifierKey, Part};
+use tessera_federation::history::{self, FoundStudy};
+use tessera_federation::machine::rejections;
+use tessera_federation::outbox::{Draft, Settled};
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::{
+    self, LinkDetails, LinkHalf, LinkPublic, LinkSealed, Manifest, ManifestObject, ObjectContent, StudyDetails,
+    StudyPublic, StudySealed, StudyShown, StudyStatistics, Tag,
+};
+use tessera_policy::{BodyRegion, EvidenceClass, Identifier, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
+use tessera_storage::engine::Batch;
+
+use super::Member;
+use super::vault::Shelf;
+use crate::archive::catalogue::{self, LocalPatient, StudyRecord};
+use crate::archive::ingest::now_ms;
+use crate::founding::rng;
+
+const MATTER_BYTES_MAX: usize = 1024;
+
+/// What this node registered of a study.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    pub study: String,
+    pub site: SiteId,
+    pub patient: LocalPatient,
+    /// Under which it was registered.
+    pub identifier: Identifier,
+    pub record: RecordId,
+    pub revision: u32,
+    pub tag: Tag,
+}
+
+/// The manifest of one revision, as the ledger commits to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptManifest {
+    #[serde(with = "serde_bytes")]
+    pub manifest: Vec<u8>,
+    pub salt: [u8; 16],
+}
+
+/// What a command of ours was about; comes back when the ledger has settled it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Matter {
+    Study { study: String },
+    Link { local: Identifier, other: Identifier },
+    Other,
+}
+
+pub fn matter_of_nothing() -> Vec<u8> {
+    encode(&Matter::Other)
+}
+
+fn random16() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+fn manifest_name(record: RecordId, revision: u32) -> Vec<u8> {
+    let mut name = record.as_bytes().to_vec();
+    name.extend_from_slice(&revision.to_be_bytes());
+    name
+}
+
+impl Member {
+    pub fn registration(&self, study: &str) -> anyhow::Result<Option<Registration>> {
+        Ok(self.vault.get(&**self.archive.engine(), Shelf::Registrations, study.as_bytes())?)
+    }
+
+    pub fn kept_manifest(&self, record: RecordId, revision: u32) -> anyhow::Result<Option<KeptManifest>> {
+        Ok(self.vault.get(&**self.archive.engine(), Shelf::Manifests, &manifest_name(record, revision))?)
+    }
+
+    /// One round: closes and registers what has been quiet. Returns the number of studies registered.
+    pub async fn register_quiet(self: &Arc<Self>) -> anyhow::Result<usize> {
+        let quiet_since = now_ms().saturating_sub(self.config.archive.quiet_period_ms);
+        let mut count = 0;
+        for study in self.archive.quiet_studies(quiet_since)? {
+            self.register(study).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn register(self: &Arc<Self>, mut study: StudyRecord) -> anyhow::Result<()> {
+        if study.fetched_from.is_some() {
+            return self.close_only(&study.description.study);
+        }
+        let uid = study.description.study.clone();
+        let resolution = self.resolve(&study.description)?;
+        resolution.stopped.iter().for_each(|why| tracing::info!(%why, "registered under the hospital's own number"));
+        let (local, linked) = (resolution.local, resolution.linked);
+        let identifier = linked.first().unwrap_or(&local).clone();
+        let known = self.registration(&uid)?;
+        // A record stays under the identifier that it began with; a link leads to it from the others.
+        let identifier = known.as_ref().map_or(identifier, |known| known.identifier.clone());
+        let key = self.writing_key(&identifier).await?;
+        let site: SiteId = study.site.parse()?;
+        let before = self.own_record(&key, &site, &uid)?;
+        let mut batch = Batch::new();
+        let _writing = self.archive.writing();
+        // Objects may have arrived meanwhile; then the study is not quiet and comes again.
+        let Some(now) = catalogue::study(&**self.archive.engine(), &uid)?.filter(|now| now.objects == study.objects)
+        else {
+            return Ok(());
+        };
+        study = now;
+        catalogue::close(&mut study, &mut batch);
+        let record = known.as_ref().map(|known| known.record).or(before.as_ref().map(|found| found.details.record));
+        let record = record.unwrap_or_else(|| RecordId::from_bytes(random16()));
+        let revision = before.as_ref().map_or(0, |found| found.details.revision) + 1;
+        let manifest = self.manifest(&study, &site, record, revision)?;
+        if let Some(found) = &before
+            && self.same_content(&manifest, found)?
+        {
+            self.archive.submit(batch)?;
+            return Ok(());
+        }
+        let salt = random16();
+        let unlinked = linked.is_empty();
+        let free = history::next_free(&self.replica, &key, &site, v1::STUDY, &|tag| self.is_reserved(tag))?;
+        let details = study_details(&study, &manifest, &site, salt, unlinked)?;
+        let supersedes = before.map(|found| found.place.tag);
+        let draft = self.study_draft(&key, &free, &details, supersedes, &study, &manifest)?;
+        let patient = study.patient.clone();
+        let registration =
+            Registration { study: uid.clone(), site, patient, identifier, record, revision, tag: free.tag };
+        self.vault.put(&mut batch, Shelf::Registrations, uid.as_bytes(), &registration);
+        let kept = KeptManifest { manifest: manifest.to_bytes(), salt };
+        self.vault.put(&mut batch, Shelf::Manifests, &manifest_name(record, revision), &kept);
+        self.reserve(&free);
+        self.outbox.enqueue(vec![draft], batch)?;
+        self.wake_sender();
+        Ok(())
+    }
+
+    fn close_only(&self, uid: &str) -> anyhow::Result<()> {
+        let _writing = self.archive.writing();
+        if let Some(mut study) = catalogue::study(&**self.archive.engine(), uid)? {
+            let mut batch = Batch::new();
+            catalogue::close(&mut study, &mut batch);
+            self.archive.submit(batch)?;
+        }
+        Ok(())
+    }
+
+    /// What the ledger has of this study from this site already: after a restore, the truth.
+    fn own_record(&self, key: &IdentifierKey, site: &SiteId, uid: &str) -> anyhow::Result<Option<FoundStudy>> {
+        let found = history::look_up(&self.replica, std::slice::from_ref(key))?;
+        let own = |study: &FoundStudy| {
+            study.details.site == *site
+                && study.details.shown.as_ref().is_some_and(|shown| shown.study_uid.as_str() == uid)
+        };
+        Ok(found.studies.into_iter().filter(own).max_by_key(|study| study.details.revision))
+    }
+
+    /// The record in the ledger commits to exactly these objects.
+    fn same_content(&self, manifest: &Manifest, found: &FoundStudy) -> anyhow::Result<bool> {
+        let mut as_then = manifest.clone();
+        as_then.revision = found.details.revision;
+        Ok(as_then.commitment(&found.details.salt) == found.details.manifest)
+    }
+
+    fn manifest(
+        &self,
+        study: &StudyRecord,
+        site: &SiteId,
+        record: RecordId,
+        revision: u32,
+    ) -> anyhow::Result<Manifest> {
+        let objects = catalogue::objects_of(&**self.archive.engine(), &study.description.study, None)?;
+        let objects = objects.iter().map(|object| {
+            Ok(ManifestObject {
+                series_uid: Uid::parse(&object.description.series)?,
+                sop_class: Uid::parse(&object.description.sop_class)?,
+                sop_instance: Uid::parse(&object.description.sop_instance)?,
+                content: ObjectContent::Verified {
+                    transfer_syntax: Uid::parse(&object.receipt.transfer_syntax)?,
+                    bytes: object.size,
+                    hash: Hash::from_parts(tessera_consensus::ids::HashAlgorithm::Blake3, object.hash),
+                },
+            })
+        });
+        let manifest = Manifest {
+            version: v1::VERSION,
+            site: site.clone(),
+            study_uid: Uid::parse(&study.description.study)?,
+            record,
+            revision,
+            created: UnixMillis(study.last_received_ms),
+            objects: objects.collect::<anyhow::Result<_>>()?,
+        };
+        let manifest = manifest.sorted();
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    fn study_draft(
+        &self,
+        key: &IdentifierKey,
+        free: &history::NextFree,
+        details: &StudyDetails,
+        supersedes: Option<Tag>,
+        study: &StudyRecord,
+        manifest: &Manifest,
+    ) -> anyhow::Result<Draft> {
+        let mut rng = rng();
+        let presence = free.presence.map(|tag| history::presence(key, v1::STUDY, &details.site, tag, &mut rng));
+        let public = StudyPublic { version: v1::VERSION, tag: free.tag, presence, supersedes };
+        let sealed = StudySealed {
+            version: v1::VERSION,
+            for_patient: key.seal_format(Binding::tag(v1::STUDY, Part::Details, &free.tag), details, &mut rng),
+            for_regulators: self.statistics(study, manifest, &details.site, &free.tag)?,
+        };
+        sealed.validate()?;
+        Ok(Draft {
+            lane: Lane::Bulk,
+            kind: v1::STUDY,
+            public: public.to_bytes(),
+            sealed: Some(sealed.to_bytes()),
+            matter: encode(&Matter::Study { study: study.description.study.clone() }),
+        })
+    }
+
+    fn statistics(
+        &self,
+        study: &StudyRecord,
+        manifest: &Manifest,
+        site: &SiteId,
+        tag: &Tag,
+    ) -> anyhow::Result<Vec<v1::HpkeSealed>> {
+        let device: String = format!("{} {}", study.description.manufacturer, study.description.device_model);
+        let device: String = device.trim().chars().filter(char::is_ascii).take(64).collect();
+        let statistics = StudyStatistics {
+            version: v1::VERSION,
+            site: site.clone(),
+            month: study.description.study_date.get(..6).and_then(|m| m.parse().ok()).unwrap_or(197_001),
+            modalities: modalities(study),
+            objects: manifest.objects.len() as u32,
+            bytes: manifest.bytes(),
+            grade: None,
+            device: (!device.is_empty()).then_some(device),
+            marks: Vec::new(),
+        };
+        statistics.validate()?;
+        let binding = Binding::tag(v1::STUDY, Part::Statistics, tag).bytes();
+        let envelope = tessera_federation::blind::envelope::Envelope::Statistics;
+        let sealed = self.regulators()?.into_iter().take(v1::REGULATORS_MAX).map(|regulator| {
+            Ok(tessera_federation::blind::seal_to(&regulator, envelope, &binding, &statistics.to_bytes(), &mut rng())?)
+        });
+        sealed.collect()
+    }
+
+    /// Links a local number to another of the same person, once, when something is registered under the local one.
+    pub async fn link(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<bool> {
+        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
+        if self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some() {
+            return Ok(false);
+        }
+        let keys = [self.writing_key(local).await?, self.writing_key(other).await?];
+        let site = self.config.default_site().id.clone();
+        let mut halves = Vec::new();
+        let mut sealed = Vec::new();
+        let _writing = self.archive.writing();
+        for (key, shown) in keys.iter().zip([other, local]) {
+            let free = history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag))?;
+            let presence = free.presence.map(|tag| history::presence(key, v1::LINK, &site, tag, &mut rng()));
+            let details = LinkDetails {
+                version: v1::VERSION,
+                other: shown.clone(),
+                site: site.clone(),
+                evidence: EvidenceClass::StaffAttestation,
+                recorded_at: UnixMillis(now_ms()),
+            };
+            sealed.push(key.seal_format(Binding::tag(v1::LINK, Part::Details, &free.tag), &details, &mut rng()));
+            self.reserve(&free);
+            halves.push(LinkHalf { tag: free.tag, presence });
+        }
+        let halves: [LinkHalf; 2] = halves.try_into().ok().context("two halves")?;
+        let sealed: [v1::Sealed; 2] = sealed.try_into().ok().context("two halves")?;
+        let draft = Draft {
+            lane: Lane::Bulk,
+            kind: v1::LINK,
+            public: LinkPublic { version: v1::VERSION, halves }.to_bytes(),
+            sealed: Some(LinkSealed { version: v1::VERSION, halves: sealed }.to_bytes()),
+            matter: encode(&Matter::Link { local: local.clone(), other: other.clone() }),
+        };
+        let mut batch = Batch::new();
+        self.vault.put(&mut batch, Shelf::Links, &name, &1u8);
+        self.outbox.enqueue(vec![draft], batch)?;
+        self.wake_sender();
+        Ok(true)
+    }
+
+    /// What the ledger rejected because of a race is written again; what it rejected otherwise is said.
+    pub async fn settled(self: &Arc<Self>, settled: Vec<Settled>) -> anyhow::Result<()> {
+        for Settled { kind, matter, index, outcome } in settled {
+            let Err(rejection) = outcome else { continue };
+            let sentence = rejections::sentence(rejection);
+            tracing::warn!(
+                kind = kind_name(kind),
+                index = index.0,
+                sentence,
+                "the ledger rejected a command of this node"
+            );
+            let retry =
+                matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
+            match decode::<Matter>("matter", &matter, MATTER_BYTES_MAX)? {
+                Matter::Study { study } if retry => self.open_again(&study)?,
+                Matter::Link { local, other } if retry => {
+                    let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
+                    let mut batch = Batch::new();
+                    self.vault.delete(&mut batch, Shelf::Links, &name);
+                    self.archive.submit(batch)?;
+                    self.link(&local, &other).await?;
+                }
+                _ => {}
+            }
+        }
+        self.forget_reservations();
+        Ok(())
+    }
+
+    /// Puts a study back into reception, so that the next round registers it.
+    fn open_again(&self, uid: &str) -> anyhow::Result<()> {
+        let _writing = self.archive.writing();
+        if let Some(mut study) = catalogue::study(&**self.archive.engine(), uid)? {
+            let mut batch = Batch::new();
+            catalogue::reopen(&mut study, &mut batch);
+            self.archive.submit(batch)?;
+        }
+        Ok(())
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    v1::kind_name(kind).unwrap_or("kernel")
+}
+
+fn modalities(study: &StudyRecord) -> Vec<Modality> {
+    let mut modalities: Vec<Modality> = study.modalities.iter().filter_map(|text| Modality::parse(text).ok()).collect();
+    modalities.sort();
+    modalities.dedup();
+    modalities.truncate(16);
+    modalities
+}
+
+fn study_details(
+    study: &StudyRecord,
+    manifest: &Manifest,
+    site: &SiteId,
+    salt: [u8; 16],
+    unlinked: bool,
+) -> anyhow::Result<StudyDetails> {
+    let region = study.body_parts.first().map_or("", String::as_str);
+    let shown = StudyShown {
+        study_uid: manifest.study_uid.clone(),
+        study_date: StudyDate::parse(&study.description.study_date).ok(),
+        modalities: modalities(study),
+        body_region: BodyRegion::from_dicom(region),
+        item: None,
+        state: ReleaseState::Released,
+        series: manifest.series() as u32,
+        objects: manifest.objects.len() as u32,
+        status: manifest.status(),
+    };
+    let details = StudyDetails {
+        version: v1::VERSION,
+        record: manifest.record,
+        revision: manifest.revision,
+        site: site.clone(),
+        visibility: VisibilityClass::Open,
+        unlinked,
+        manifest: manifest.commitment(&salt),
+        salt,
+        shown: Some(shown),
+    };
+    details.validate()?;
+    Ok(details)
+}

@@ -1,0 +1,42 @@
+//! This member behind the web side of the node: history, fetch and status for pages and DICOMweb.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::Member;
+use crate::control::server::Reporter;
+use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
+use crate::http::{Federated, router};
+
+struct Web(Arc<Member>);
+
+impl Federated for Web {
+    fn history(&self, call: HistoryCall) -> BoxFuture<'_, anyhow::Result<HistoryDone>> {
+        async move { self.0.history(&call.id).await }.boxed()
+    }
+
+    fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>> {
+        async move { self.0.fetch(call, Reporter::silent()).await }.boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {
+        async move { self.0.status() }.boxed()
+    }
+}
+
+/// Serves pages, DICOMweb and viewer, where the configuration says so.
+pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
+    let Some(listen) = member.config.http.listen else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("[http] listen {listen}"))?;
+    let viewer = member.config.http.viewer.clone();
+    let routes = router(member.archive.clone(), Arc::new(Web(member.clone())), viewer);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "the web side ended");
+        }
+    });
+    Ok(())
+}
