@@ -1,4 +1,6 @@
-//! Generates the gRPC code of the core's network from `proto/`, without an installed protoc. Only for feature `grpc`.
+//! Generates the gRPC code of the core's network from `proto/`, without an installed protoc.
+//!
+//! Only for feature `grpc`: without it there is nothing to generate.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

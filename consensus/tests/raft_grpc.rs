@@ -1,5 +1,7 @@
 //! Three core nodes in one process over real gRPC, mutual TLS and RocksDB on loopback: commits, strangers at the
 //! door, a killed leader, a node that returns.
+//!
+//! Not for protocol cases (those run on simulated time in `raft_simulated.rs`): for what only the real network shows.
 #![cfg(feature = "grpc")]
 
 use std::collections::BTreeSet;
@@ -12,6 +14,7 @@ use tessera_consensus::grpc::Call;
 use tessera_consensus::grpc::client::GrpcTransport;
 use tessera_consensus::grpc::server::{CoreService, ServiceError, Services, serve};
 use tessera_consensus::grpc::tls::{Allowed, Identity, Peer, certificate_key, self_signed};
+use tessera_consensus::grpc::watermark::FileWatermark;
 use tessera_consensus::kernel::Outcome;
 use tessera_consensus::keys::SigningKey;
 use tessera_consensus::raft::cluster::{Core, CoreSetup, Timing};
@@ -19,7 +22,6 @@ use tessera_consensus::raft::intake::{CommandReceipt, SubmitResult};
 use tessera_consensus::raft::log_store;
 use tessera_consensus::raft::network::{Method, TransportError};
 use tessera_consensus::raft::types::{CoreNode, RaftId};
-use tessera_consensus::raft::watermark::FileWatermark;
 use tessera_consensus::raft::wire;
 use tessera_consensus::replica::Replica;
 use tessera_consensus::wire::v1::Submission;

@@ -1,5 +1,7 @@
 //! The dialling side: one connection to each core node, opened when needed, reused, and opened again after a loss
 //! with growing pauses. Raft's [`Transport`] in `node`, and the members' way to the core.
+//!
+//! Not here: retries of calls. Who calls knows whether a call may be repeated.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,6 +31,8 @@ use crate::raft::types::{CoreNode, RaftId};
 
 /// Pause after the first failed dial; it doubles with each further one.
 const REDIAL_MIN: Duration = Duration::from_millis(100);
+/// The server works on a call for so much longer than the caller waits.
+const SERVER_GRACE: Duration = Duration::from_secs(1);
 /// Longest pause between dials.
 const REDIAL_MAX: Duration = Duration::from_secs(5);
 
@@ -61,13 +65,15 @@ impl GrpcTransport {
         let unreachable = |reason: String| TransportError::Unreachable { peer: peer.name.clone(), reason };
         let channel = self.channel(peer).map_err(unreachable)?;
         let mut request = Request::new(frame(bytes));
-        request.set_timeout(timeout);
+        // The server gives up a little later than this side, so that here one clock decides.
+        request.set_timeout(timeout + SERVER_GRACE);
         let answered = tokio::time::timeout(timeout, dispatch(channel, call, request)).await;
         let timed_out = TransportError::Timeout { peer: peer.name.clone(), after: timeout };
         let answered = answered.map_err(|_| timed_out.clone())?;
         let answer = answered.map_err(|status| match status.code() {
-            Code::DeadlineExceeded | Code::Cancelled => timed_out,
-            Code::Unavailable | Code::Unknown => unreachable(reason(&status)),
+            Code::DeadlineExceeded => timed_out,
+            // Cancelled: the connection broke under the call, as it does when the other side refuses this key.
+            Code::Unavailable | Code::Unknown | Code::Cancelled => unreachable(reason(&status)),
             _ => TransportError::Refused { peer: peer.name.clone(), reason: status.message().into() },
         })?;
         body(answer.into_inner()).map_err(unreachable)

@@ -2,14 +2,16 @@
 //!
 //! [`tls`] decides who may connect: exactly the holders of pinned keys. [`server`] names the caller to the handlers
 //! and hands Raft's calls to [`crate::raft::cluster`]. [`client`] is Raft's transport and the members' way to the
-//! core. Nothing here understands what it carries; sizes and times are bounded here.
+//! core. Nothing here understands what it carries; sizes and times are bounded here. [`watermark`] is the file that
+//! a real core node keeps beside its log.
 
 pub mod client;
 pub mod server;
 pub mod tls;
+pub mod watermark;
 
 /// Generated from `proto/tessera/core/v1/core.proto`.
-#[allow(clippy::all, missing_docs)]
+#[allow(clippy::all, clippy::too_many_lines, missing_docs)]
 pub mod proto {
     tonic::include_proto!("tessera.core.v1");
 }

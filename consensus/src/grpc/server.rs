@@ -13,6 +13,7 @@ use openraft::AsyncRuntime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -118,7 +119,9 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let acceptor = TlsAcceptor::from(server_config(identity, services.allowed.clone())?);
     let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
-    let accepting = tokio::spawn(accept(listener, acceptor, sender));
+    // Ends with this function, however that ends, and frees the port.
+    let mut accepting = JoinSet::new();
+    accepting.spawn(accept(listener, acceptor, sender));
     let connections = futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|connection| (Ok::<_, io::Error>(connection), receiver))
     });
@@ -142,7 +145,6 @@ pub async fn serve(
         )
         .serve_with_incoming_shutdown(connections, stop)
         .await;
-    accepting.abort();
     Ok(served?)
 }
 

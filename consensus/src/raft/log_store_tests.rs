@@ -16,7 +16,7 @@ use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use super::log_store::{LogError, LogStore, RAFT_LOG, RAFT_META, TABLES, Tip, TipAt};
 use super::state_machine::{StateMachine, genesis_tip};
 use super::types::{LeaderId, LogEntry, LogId, RaftId, SharedBatch, TypeConfig, Vote};
-use super::watermark::{DurableMark, FileWatermark, MemoryWatermark, Urgency, Watermark};
+use super::watermark::{MemoryWatermark, Watermark};
 use super::world::{World, ledger_engine};
 use crate::ids::{Hash, UnixMillis};
 use crate::wire::v1::{Batch, VERSION};
@@ -95,8 +95,8 @@ impl StoreBuilder<TypeConfig<TokioRuntime>, LogStore, StateMachine, tempfile::Te
         // The suite asks what the store answers, not what a power cut leaves.
         let options = EngineOptions { sync: false, ..EngineOptions::default() };
         let engine = RocksEngine::open(&directory.path().join("raft"), &TABLES, options).expect("engine");
-        let watermark = FileWatermark::open(&directory.path().join("watermark")).expect("watermark");
-        let log = LogStore::open(Arc::new(engine), Arc::new(watermark), genesis_tip(&replica)).expect("log");
+        let log =
+            LogStore::open(Arc::new(engine), Arc::<MemoryWatermark>::default(), genesis_tip(&replica)).expect("log");
         let machine = StateMachine::open(replica, log.clone(), Arc::new(|_| {})).expect("state machine");
         Ok((directory, log, machine))
     }
@@ -271,23 +271,4 @@ fn long_reads_come_in_pieces_of_bounded_size() {
     let entries = entries.now_or_never().expect("no waiting").expect("read");
     let indices: Vec<u64> = entries.iter().map(|entry| entry.log_id.index).collect();
     assert_eq!(indices, (10..45).collect::<Vec<_>>());
-}
-
-#[test]
-fn the_file_watermark_survives_reopening_and_a_torn_slot() {
-    let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("watermark");
-    let mark = |index| DurableMark { last_index: Some(index), vote: Some(Vote::new_committed(3, RaftId(2))) };
-    let watermark = FileWatermark::open(&path).expect("open");
-    assert_eq!(watermark.load().expect("load"), DurableMark::default());
-    watermark.store(mark(4), Urgency::Soon).expect("store");
-    watermark.store(mark(5), Urgency::Now).expect("store");
-    assert_eq!(FileWatermark::open(&path).expect("open").load().expect("load"), mark(5));
-    let mut bytes = std::fs::read(&path).expect("read");
-    bytes[40] ^= 1;
-    std::fs::write(&path, &bytes).expect("write");
-    assert_eq!(FileWatermark::open(&path).expect("one slot is whole").load().expect("load"), mark(4));
-    bytes[512 + 40] ^= 1;
-    std::fs::write(&path, &bytes).expect("write");
-    assert!(FileWatermark::open(&path).is_err(), "both are damaged");
 }

@@ -1,4 +1,7 @@
 //! A federation for tests of the core: nodes with their keys, a genesis, a domain that keeps notes, commands.
+//!
+//! Shared by the tests beside the code and those in this folder; everything is made from small numbers, nothing is
+//! random, and nobody in it exists.
 
 #![allow(dead_code)] // Each test binary uses its part.
 

@@ -243,15 +243,13 @@ fn answer(input: &mpsc::Sender<HolderInput>, message: HolderInput) {
 }
 
 /// Reads frames until the stream ends.
-pub(super) async fn read_all<M: Message, I: Send + 'static>(
+pub(super) async fn read_all<M: Message + Send, I: Send + 'static>(
     mut reader: impl AsyncRead + Unpin + Send,
     input: mpsc::Sender<I>,
     received: impl Fn(Frame<M>) -> I + Send,
     garbage: I,
     closed: I,
-) where
-    M: Send,
-{
+) {
     loop {
         let last = match frames::read(&mut reader).await {
             Ok(frame) => match input.send(received(frame)).await {
@@ -271,14 +269,12 @@ pub(super) async fn read_all<M: Message, I: Send + 'static>(
 }
 
 /// Writes frames until there are no more or the stream breaks, and closes it.
-pub(super) async fn write_all<M: Message, I: Send + 'static>(
+pub(super) async fn write_all<M: Message + Send, I: Send + 'static>(
     mut writer: impl AsyncWrite + Unpin + Send,
     mut frames: mpsc::Receiver<Frame<M>>,
     input: mpsc::Sender<I>,
     sent: impl Fn() -> Option<I> + Send,
-) where
-    M: Send,
-{
+) {
     while let Some(frame) = frames.recv().await {
         let is_data = matches!(frame, Frame::Data { .. });
         let mut written = frames::write(&mut writer, frame).await;

@@ -250,6 +250,8 @@ impl Worker {
 
     fn take_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
+            // A peer that does not speak ping is no dead one.
+            BehaviourEvent::Ping(ping::Event { result: Err(ping::Failure::Unsupported), .. }) => {}
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) }) => {
                 self.close_dead(peer, connection, &error);
             }

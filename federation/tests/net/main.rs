@@ -29,8 +29,8 @@ async fn pair() -> (Node, Node) {
     let mut south = Node::start("south", 2, Door::OnlyOut).await;
     north.admit(&[&south]).await;
     south.admit(&[&north]).await;
-    north.up(south.me.node).await;
-    south.up(north.me.node).await;
+    north.up(vec![south.me.node]).await;
+    south.up(vec![north.me.node]).await;
     (north, south)
 }
 
@@ -113,8 +113,8 @@ async fn a_stranger_gets_nothing_until_it_is_admitted_and_nothing_once_it_is_rem
     assert!(north.events.try_recv().is_err(), "north's protocols never heard of it");
 
     north.admit(&[&south, &stranger]).await;
-    north.up(stranger_id).await;
-    stranger.up(north_id).await;
+    north.up(vec![stranger_id]).await;
+    stranger.up(vec![north_id]).await;
 
     north.admit(&[&south]).await;
     north.down(stranger_id).await;
@@ -131,10 +131,9 @@ async fn gossip_passes_on_only_what_a_node_accepted() {
     middle.admit(&[&first, &last]).await;
     first.admit(&[&middle]).await;
     last.admit(&[&middle]).await;
-    first.up(middle.me.node).await;
-    last.up(middle.me.node).await;
-    middle.up(first.me.node).await;
-    middle.up(last.me.node).await;
+    first.up(vec![middle.me.node]).await;
+    last.up(vec![middle.me.node]).await;
+    middle.up(vec![first.me.node, last.me.node]).await;
 
     let wrong_and_right = [b"wrong".to_vec(), b"useless".to_vec(), b"right".to_vec()];
     let mut heard = BTreeMap::new();
@@ -215,8 +214,8 @@ impl Retrieval {
         let mut requester = Node::start("south", 2, Door::Open).await;
         holder.admit(&[&requester]).await;
         requester.admit(&[&holder]).await;
-        holder.up(requester.me.node).await;
-        requester.up(holder.me.node).await;
+        holder.up(vec![requester.me.node]).await;
+        requester.up(vec![holder.me.node]).await;
         let host = Host::new(Study::new(sizes), &requester.me);
         let server = host.server(&holder.me);
         let identity = holder.me.clone();
@@ -414,4 +413,45 @@ async fn a_network_that_cannot_start_says_why() {
         let error = Net::start(config).await.map(drop).expect_err("cannot listen there");
         assert!(error.to_string().starts_with(expected), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn throughput_temp() {
+    let sizes: Vec<usize> = vec![64 * MIB; 8];
+    let test = Retrieval::start(&sizes).await;
+    let started = std::time::Instant::now();
+    let summary = fetch(test.stream().await, test.fetch()).await.expect("allowed");
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("FETCH large {:.0} MB/s", summary.received_bytes as f64 / 1e6 / seconds);
+    let sizes: Vec<usize> = (0..1000).map(|i| 526_000 + i).collect();
+    let test = Retrieval::start(&sizes).await;
+    let started = std::time::Instant::now();
+    let summary = fetch(test.stream().await, test.fetch()).await.expect("allowed");
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("FETCH slices {:.0} MB/s", summary.received_bytes as f64 / 1e6 / seconds);
+    // Raw
+    let (north, south) = pair().await;
+    let (net, north_id) = (south.net.clone(), north.me.node);
+    let mut streams = answering(north);
+    let mut out = net.open_stream(north_id).await.expect("taken").into_inner();
+    let mut into = streams.recv().await.expect("a stream").into_inner();
+    let started = std::time::Instant::now();
+    let reading = tokio::spawn(async move {
+        let mut total = 0u64;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let n = into.read(&mut buffer).await.expect("read");
+            if n == 0 {
+                return total;
+            }
+            total += n as u64;
+        }
+    });
+    let block = vec![7u8; 1 << 20];
+    for _ in 0..512 {
+        out.write_all(&block).await.expect("written");
+    }
+    out.close().await.expect("closed");
+    let total = reading.await.expect("read");
+    eprintln!("RAW {:.0} MB/s", total as f64 / 1e6 / started.elapsed().as_secs_f64());
 }

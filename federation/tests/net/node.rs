@@ -75,10 +75,11 @@ impl Node {
         event.expect("an event in time").expect("the network runs")
     }
 
-    pub async fn up(&mut self, other: NodeId) {
-        loop {
-            if matches!(self.event().await, NetEvent::PeerUp(node) if node == other) {
-                return;
+    /// Waits until all these are connected, in whatever order they come.
+    pub async fn up(&mut self, mut others: Vec<NodeId>) {
+        while !others.is_empty() {
+            if let NetEvent::PeerUp(node) = self.event().await {
+                others.retain(|other| *other != node);
             }
         }
     }

@@ -159,9 +159,9 @@ impl Archive {
         let description = describe::from_facts(&facts, "");
         let record = ObjectRecord { description, receipt: receipt.clone(), hash: *hash.digest(), size };
         match pack_receipt {
-            Some(id) => drop(self.file(&record, id)?),
-            None => drop(self.file_with(&record, Batch::new())?),
-        }
+            Some(id) => self.file(&record, id)?,
+            None => self.file_with(&record, Batch::new())?,
+        };
         Ok(())
     }
 
@@ -232,7 +232,9 @@ impl Archive {
                 let mut batch = Batch::new();
                 batch.delete(CATALOGUE, key);
                 match self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope) {
-                    Ok(record) => drop(self.file_with(&record, batch)?),
+                    Ok(record) => {
+                        self.file_with(&record, batch)?;
+                    }
                     // It was never answered with success: its sender heard that it is no data set.
                     Err(error) => {
                         tracing::warn!(%error, "a received object is no data set; it stays in the packs, unfiled");

@@ -88,7 +88,7 @@ impl Member {
     /// Asks the own share first, then one core node after another.
     async fn evaluate_anywhere(&self, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
         if self.oprf.is_some() {
-            return Ok(self.evaluate_for(self.node, request)?);
+            return self.evaluate_for(self.node, request);
         }
         let mut last = None;
         for core in self.core_nodes()? {
