@@ -1,4 +1,6 @@
 //! What each command of the command line does: calls the running node, and shows its answer to a person.
+//! Words and columns are for people; `--json` is for programs, and its field names are kept.
+//! Not here: the work itself, which the running node does.
 
 use std::path::PathBuf;
 

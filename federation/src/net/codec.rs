@@ -1,5 +1,6 @@
 //! How requests and replies lie on a libp2p request-response stream: a length (u32 big-endian), then the bytes of
 //! one [`Envelope`]. The length is checked before anything is allocated; what does not read ends the stream.
+//! Not here: what the messages mean, and who may ask; lengths are checked before anything is allocated.
 
 use std::io;
 

@@ -1,4 +1,6 @@
 //! Retrieval frames on an asynchronous byte stream. Memory for a body is taken as its bytes arrive.
+//! Each frame's length is checked against its kind's bound before anything is allocated; what does not parse ends the
+//! stream and never the node. Not here: what frames mean, which is [`crate::retrieve`]'s.
 
 use std::io;
 

@@ -1,5 +1,6 @@
 //! The network on loopback: who gets in, what gets through, what a peer's garbage does (nothing), and retrievals
 //! over real streams.
+//! Real sockets on loopback, one process; hostile peers are played by bare libp2p swarms or broken frames.
 
 mod node;
 #[allow(dead_code)]

@@ -1,5 +1,6 @@
 //! What every answer carries, and what no other origin may cause: a page elsewhere on the network must not make a
 //! clinician's browser fetch a study or read one (Fetch Metadata; browsers of the last years all send it).
+//! Not here: who the user is; this node's pages are for its own house, and sign-in stands before them.
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};

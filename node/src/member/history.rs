@@ -1,4 +1,6 @@
 //! A patient's history across sites, from the local replica: keys, chains, links to the person's other numbers.
+//! No answer says "no history": it says what was found under a number, as of when, and what could not be told.
+//! Not here: the walk itself, which is federation's, and what may be shown of other sites' images, which is policy's.
 
 use std::collections::{BTreeSet, VecDeque};
 

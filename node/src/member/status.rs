@@ -1,4 +1,6 @@
 //! What this node is and does, for the command line and the page.
+//! Figures come from counters that are kept with every change, so asking costs nothing.
+//! Not here: anything of a patient.
 
 use tessera_consensus::kernel;
 use tessera_federation::machine;

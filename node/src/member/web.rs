@@ -1,4 +1,6 @@
 //! This member behind the web side of the node: history, fetch and status for pages and DICOMweb.
+//! Not here: pages and formats, which are `http`'s, and decisions, which are the holder's.
+//! Refusals pass through in the holder's own words.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! HTML as text: everything that is not a constant of this program goes through [`escape`], and figures and times in
 //! the forms in which people read them.
+//! Not here: pages. Everything that is written passes through here, so nothing reaches a browser unescaped.
 
 use std::fmt::Write;
 

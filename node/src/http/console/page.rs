@@ -1,5 +1,6 @@
 //! The console's HTML. Every value goes through [`escape`]; the words are chosen so that nothing is promised that is not
 //! known: a history is "none under this number", as of a time, with what is missing.
+//! Not here: where the values come from. Names of patients do not stand in addresses or titles.
 
 use super::html::{count, date, escape, name, size, span, time};
 use crate::archive::catalogue::{Phase, StudyRecord};

@@ -1,5 +1,6 @@
 //! WADO-RS of whole objects (PS3.18 section 10.4.1.1): each a DICOM file with a fresh head and the data set's bytes as they
 //! came, one after the other, in constant memory.
+//! Not here: frames and metadata, which have their own handlers. Follows PS3.18 section 10.4.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
