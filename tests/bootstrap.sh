@@ -144,7 +144,10 @@ browser() {
 
 case "${1:-}" in
 build) compilers ;;
-demo) compilers && { viewer || true; } ;;
+demo)
+    compilers && { viewer || true; }
+    { have storescu || install_packages dcmtk; } || say "the demo imports files instead of sending them: DCMTK is missing. Install with: $advice"
+    ;;
 bench) compilers && dcmtk ;;
 test) compilers && dcmtk && python_clients && browser ;;
 browser) compilers && dcmtk && python_clients && browser ;;
