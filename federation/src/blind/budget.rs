@@ -52,7 +52,7 @@ impl Budget {
     }
 
     /// Charges `elements` to `node`, which must be an active member; the answer is to be persisted before the request
-    /// is evaluated. `registrations` is the machine's figure ([`crate::machine::registrations_per_day`]).
+    /// is evaluated. `registrations` counts what the node wrote.
     pub fn charge(
         &mut self,
         now: UnixMillis,

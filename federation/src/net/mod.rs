@@ -4,7 +4,7 @@
 //! - [`Net::start`] opens the door: it admits exactly the active members, by the transport key that the ledger knows
 //!   of them, and keeps connections to those that can be reached. Who dialled makes no difference afterwards.
 //! - [`NetHandle`] asks ([`PeerRequest`]), gossips and opens streams; [`NetEvent`] is what comes in.
-//! - [`Server`] and [`fetch`] run retrievals ([`crate::retrieve`]) over streams.
+//! - [`Server`] and [`fetch()`] run retrievals ([`crate::retrieve`]) over streams.
 //!
 //! Bounds: every queue has a named length; when one is full, requests are answered *busy*, gossip and streams are
 //! dropped (the sender asks again), and only `PeerUp` and `PeerDown` wait, for they are as few as members.
