@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use tessera_consensus::NodeId;
+use tessera_consensus::wire::v1::Leaf;
+use tessera_consensus::{LedgerSize, NodeId};
 use tessera_federation::blind::{Evaluator, IdentifierKey, KeyAsk, asks, blind};
-use tessera_federation::machine;
-use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindRequest, OprfSuite};
+use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindRequest, OprfSuite, STUDY};
 use tessera_policy::Identifier;
 use tessera_storage::engine::Batch;
 use zeroize::Zeroizing;
@@ -129,9 +129,41 @@ impl Member {
         })
     }
 
-    /// A node's registrations are not counted by the day yet; all of its federation's together bound it from above.
-    fn registrations_today(&self, _: NodeId) -> anyhow::Result<u64> {
-        let counts: BTreeMap<_, _> = machine::counts(self.replica.view())?.into_iter().collect();
-        Ok(counts.get(&tessera_federation::wire::v1::STUDY).copied().unwrap_or(0))
+    /// Studies that a node registered today (UTC), by the ledger: what its budget grows with.
+    fn registrations_today(&self, asking: NodeId) -> anyhow::Result<u64> {
+        let today = now_ms() / DAY_MS;
+        let mut counted = super::locked(&self.registrations);
+        let size = self.replica.size();
+        if counted.day != today {
+            let from = size.0.saturating_sub(REGISTRATIONS_SCANNED_MAX);
+            *counted = Registrations { day: today, scanned: LedgerSize(from), by_node: BTreeMap::new() };
+        }
+        while counted.scanned < size {
+            let entries = self.replica.entries(counted.scanned, size, SCAN_BYTES)?;
+            anyhow::ensure!(!entries.is_empty(), "the ledger ends before its size");
+            counted.scanned = LedgerSize(counted.scanned.0 + entries.len() as u64);
+            for entry in entries {
+                let leaf = Leaf::from_bytes(&entry.leaf)?;
+                let body = &leaf.command.body;
+                if body.kind == STUDY && leaf.time.0 / DAY_MS == today {
+                    *counted.by_node.entry(body.stream.node).or_default() += 1;
+                }
+            }
+        }
+        Ok(counted.by_node.get(&asking).copied().unwrap_or(0))
     }
+}
+
+const DAY_MS: u64 = 86_400_000;
+/// Entries that the first question of a day looks back; a province writes fewer in a day.
+const REGISTRATIONS_SCANNED_MAX: u64 = 400_000;
+/// Bytes of entries read at a time.
+const SCAN_BYTES: usize = 1024 * 1024;
+
+/// Today's registrations by node, counted as far as the ledger was looked at.
+#[derive(Debug, Default)]
+pub struct Registrations {
+    day: u64,
+    scanned: LedgerSize,
+    by_node: BTreeMap<NodeId, u64>,
 }
