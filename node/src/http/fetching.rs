@@ -54,11 +54,12 @@ impl Service {
         blocking(move || Ok(catalogue::study(&**archive.engine(), &study)?.is_some())).await
     }
 
-    /// Fetches a study unless it is here already; `None`: it is.
-    pub async fn bring(&self, study: &str, cause: &Cause) -> Result<Option<FetchDone>, HttpError> {
+    /// Fetches a study unless it is here already; `None`: it is. With `newer`, what the holder has added since is fetched
+    /// although a copy is here.
+    pub async fn bring(&self, study: &str, cause: &Cause, newer: bool) -> Result<Option<FetchDone>, HttpError> {
         let turn = self.fetching.turn(study);
         let _turn = turn.lock().await;
-        if self.is_here(study).await? {
+        if !newer && self.is_here(study).await? {
             return Ok(None);
         }
         let _running =

@@ -168,7 +168,14 @@ fn configuration(title: &str) -> String {
   routerBasename: null,
   extensions: [],
   modes: [],
-  customizationService: {{}},
+  customizationService: [{{ 'ohif.tours': {{ $set: [] }} }}],
+  whiteLabeling: {{
+    createLogoComponentFn: React => React.createElement(
+      'a',
+      {{ href: '/', title: 'Back to the console', style: {{ color: '#fff', fontSize: '15px', fontWeight: 600 }} }},
+      {title}
+    )
+  }},
   showStudyList: true,
   maxNumberOfWebWorkers: 3,
   showWarningMessageForCrossOrigin: false,

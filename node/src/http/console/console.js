@@ -48,6 +48,7 @@ by('history').addEventListener('click', event => {
   const button = event.target.closest('button.fetch');
   if (!button) return;
   by('fetch-form').dataset.study = button.dataset.study;
+  by('fetch-form').dataset.newer = button.dataset.newer;
   by('fetch-what').textContent = button.dataset.what;
   by('fetch-result').replaceChildren();
   by('fetch-go').disabled = false;
@@ -67,7 +68,8 @@ by('fetch-form').addEventListener('submit', async event => {
       study,
       id: searched,
       purpose: by('purpose').value,
-      user: by('user').value,
+      user: by('user').value.trim(),
+      newer: by('fetch-form').dataset.newer === 'true',
     });
     if (!response.ok) {
       notice(result, 'It was not asked for', await response.text(), 'bad');

@@ -8,19 +8,22 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
+use tessera_policy::UserId;
 
 use super::error::HttpError;
 use super::fetching::Cause;
 use super::{Shared, blocking};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, StudyRecord};
-use crate::control::wire::{HistoryCall, StatusDone};
+use crate::control::wire::{HistoryCall, HistoryDone, StatusDone};
 use crate::dicom::identifiers::Uid;
 
 /// Examinations of this archive on the first page.
@@ -92,9 +95,24 @@ struct HistoryForm {
 async fn history(State(service): State<Shared>, Json(form): Json<HistoryForm>) -> Result<Response, HttpError> {
     let id = field(&form.id, "the number")?;
     match service.federated.history(HistoryCall { id }).await {
-        Ok(history) => Ok(page(page::history(&history))),
+        Ok(history) => {
+            let archive = service.archive.clone();
+            blocking(move || Ok(page(page::history(&history, &objects_here(&archive, &history)?)))).await
+        }
         Err(error) => Ok(page(page::problem("The history could not be read", &format!("{error:#}")))),
     }
+}
+
+/// Objects that this archive has of each study that is copied here: a copy may be older than the original.
+fn objects_here(archive: &Archive, history: &HistoryDone) -> Result<BTreeMap<String, u32>, HttpError> {
+    let view = &**archive.engine();
+    let mut objects = BTreeMap::new();
+    for study in history.studies.iter().filter(|study| study.copy_here) {
+        if let Some(record) = catalogue::study(view, &study.study_uid)? {
+            objects.insert(study.study_uid.clone(), record.objects);
+        }
+    }
+    Ok(objects)
 }
 
 #[derive(Deserialize)]
@@ -103,6 +121,9 @@ struct FetchForm {
     id: String,
     purpose: String,
     user: String,
+    /// A copy is here, and newer objects are wanted.
+    #[serde(default)]
+    newer: bool,
 }
 
 /// What became of a fetch, for the page's script.
@@ -118,9 +139,10 @@ async fn fetch(State(service): State<Shared>, Json(form): Json<FetchForm>) -> Re
     let cause = Cause {
         patient: field(&form.id, "the number")?,
         purpose: field(&form.purpose, "the purpose")?,
-        user: field(&form.user, "your name")?,
+        user: field(&form.user, "your sign-in name")?,
     };
-    let answer = match service.bring(&form.study, &cause).await {
+    UserId::parse(&cause.user).map_err(|error| HttpError::BadRequest(error.to_string()))?;
+    let answer = match service.bring(&form.study, &cause, form.newer).await {
         Ok(None) => FetchAnswer { opened: true, title: "Already here", text: String::new() },
         Ok(Some(done)) => FetchAnswer { opened: true, title: "Fetched and verified", text: page::fetched(&done) },
         Err(error) => {

@@ -2,6 +2,8 @@
 //! known: a history is "none under this number", as of a time, with what is missing.
 //! Not here: where the values come from. Names of patients do not stand in addresses or titles.
 
+use std::collections::BTreeMap;
+
 use super::html::{count, date, escape, name, size, span, time};
 use crate::archive::catalogue::{Phase, StudyRecord};
 use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy, PeerShown, StatusDone};
@@ -76,12 +78,14 @@ fn tile(title: &str, figure: &str, facts: &[(&str, String)], state: &str) -> Str
 }
 
 fn archive(status: &StatusDone) -> String {
-    let facts = [
+    let mut facts = vec![
         ("images", count(status.objects)),
         ("volume", size(status.bytes)),
         ("arriving now", count(status.receiving)),
-        ("copies from others", count(status.copies)),
     ];
+    if status.copies > 0 {
+        facts.push(("copies from others", count(status.copies)));
+    }
     tile("Examinations here", &count(status.studies), &facts, "")
 }
 
@@ -93,12 +97,8 @@ fn ledger(status: &StatusDone) -> String {
         Some(ms) => (format!("{} old", span(ms)), "good"),
     };
     let behind = status.ledger_size.saturating_sub(status.certified_size);
-    let facts = [
-        ("certified", count(status.certified_size)),
-        ("not yet certified", count(behind)),
-        ("as of", as_of),
-        ("age", age),
-    ];
+    let facts =
+        [("certified", count(status.certified_size)), ("pending", count(behind)), ("as of", as_of), ("age", age)];
     tile("Ledger entries", &count(status.ledger_size), &facts, state)
 }
 
@@ -110,18 +110,20 @@ fn outbox(status: &StatusDone) -> String {
 }
 
 fn federation(status: &StatusDone) -> String {
-    let connected = status.peers.iter().filter(|peer| peer.connected).count();
-    let total = status.peers.len();
+    let others = || status.peers.iter().filter(|peer| peer.name != status.name);
+    let (connected, total) = (others().filter(|peer| peer.connected).count(), others().count());
     let state = match (connected, total) {
         (connected, total) if connected == total => "good",
         (0, _) => "bad",
         _ => "warn",
     };
+    // Behind the name of the algorithm; its beginning is enough to compare two screens.
+    let digest = status.state_digest.rsplit(':').next().unwrap_or_default();
     let figure = if total == 0 { "alone".to_owned() } else { format!("{connected} of {total}") };
     let facts = [
         ("federation", status.federation.clone()),
         ("this node", format!("{} ({})", status.name, status.role)),
-        ("state digest", status.state_digest.chars().take(12).collect()),
+        ("state digest", digest.chars().take(12).collect()),
     ];
     tile("Other nodes connected", &figure, &facts, state)
 }
@@ -130,7 +132,7 @@ fn peers(status: &StatusDone) -> String {
     if status.peers.is_empty() {
         return String::new();
     }
-    let rows: String = status.peers.iter().take(PEERS_MAX).map(peer).collect();
+    let rows: String = status.peers.iter().take(PEERS_MAX).map(|other| peer(other, &status.name)).collect();
     let more = status.peers.len().saturating_sub(PEERS_MAX);
     let more = if more == 0 { String::new() } else { format!("<p class=\"quiet\">and {more} more</p>") };
     format!(
@@ -139,8 +141,12 @@ fn peers(status: &StatusDone) -> String {
     )
 }
 
-fn peer(peer: &PeerShown) -> String {
-    let (state, word) = if peer.connected { ("good", "connected") } else { ("bad", "not connected") };
+fn peer(peer: &PeerShown, own_name: &str) -> String {
+    let (state, word) = match peer.connected {
+        _ if peer.name == own_name => ("good", "this node"),
+        true => ("good", "connected"),
+        false => ("bad", "not connected"),
+    };
     format!(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td><span class=\"dot {state}\"></span>{word}</td></tr>",
         escape(&peer.name),
@@ -190,8 +196,8 @@ fn view_link(study: &str) -> String {
     format!("<a class=\"button\" href=\"/viewer?StudyInstanceUIDs={}\">Open</a>", escape(study))
 }
 
-/// A patient's examinations.
-pub fn history(history: &HistoryDone) -> String {
+/// A patient's examinations. `objects_here`: how much of each copied study is here.
+pub fn history(history: &HistoryDone, objects_here: &BTreeMap<String, u32>) -> String {
     let as_of = history.as_of.as_deref().map_or("no certified state yet".to_owned(), time);
     let age = history.freshness_ms.map_or(String::new(), |ms| format!(", {} old", span(ms)));
     let basis = format!("As of {as_of}{age}, by {} entries of the ledger.", count(history.ledger_size));
@@ -205,7 +211,7 @@ pub fn history(history: &HistoryDone) -> String {
          number, or ones that are not linked to this number yet.</p>"
             .to_owned()
     } else {
-        history_table(&history.studies)
+        history_table(&history.studies, objects_here)
     };
     format!(
         "<h3>Examinations under {}</h3><p class=\"quiet\">{}</p>{missing}{found}",
@@ -214,30 +220,29 @@ pub fn history(history: &HistoryDone) -> String {
     )
 }
 
-fn history_table(studies: &[HistoryStudy]) -> String {
+fn history_table(studies: &[HistoryStudy], objects_here: &BTreeMap<String, u32>) -> String {
     let mut sorted: Vec<&HistoryStudy> = studies.iter().collect();
     sorted.sort_by(|a, b| (&b.study_date, &a.study_uid).cmp(&(&a.study_date, &b.study_uid)));
-    let rows: String = sorted.into_iter().map(history_row).collect();
+    let rows: String =
+        sorted.into_iter().map(|study| history_row(study, objects_here.get(&study.study_uid).copied())).collect();
     format!(
         "<div class=\"scroll\"><table><thead><tr><th>Date</th><th>Modality</th><th>Region</th><th>Hospital</th>\
          <th class=\"number\">Images</th><th>State</th><th>Where</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
 
-fn history_row(study: &HistoryStudy) -> String {
-    let (dot, place) = match (study.here, study.copy_here) {
-        (true, _) => ("good", "here"),
-        (false, true) => ("good", "copy here"),
-        (false, false) => ("away", "elsewhere"),
+fn history_row(study: &HistoryStudy, objects_here: Option<u32>) -> String {
+    let older = objects_here.filter(|objects| study.copy_here && !study.here && *objects < study.objects);
+    let (dot, place) = match (study.here, study.copy_here, older) {
+        (true, ..) => ("good", "here".to_owned()),
+        (false, true, None) => ("good", "copy here".to_owned()),
+        (false, true, Some(objects)) => ("warn", format!("older copy here ({objects} of {})", study.objects)),
+        (false, false, _) => ("away", "elsewhere".to_owned()),
     };
-    let action = if study.here || study.copy_here {
-        view_link(&study.study_uid)
-    } else {
-        format!(
-            "<button type=\"button\" class=\"fetch\" data-study=\"{}\" data-what=\"{}\">Fetch and open</button>",
-            escape(&study.study_uid),
-            escape(&format!("{} {}, {}", date(&study.study_date), study.modalities.join(", "), study.site_name))
-        )
+    let action = match (study.here || study.copy_here, older) {
+        (true, None) => view_link(&study.study_uid),
+        (true, Some(_)) => format!("{} {}", fetch_button(study, true), view_link(&study.study_uid)),
+        (false, _) => fetch_button(study, false),
     };
     let certified = if study.certified { "" } else { ", not yet certified" };
     format!(
@@ -249,6 +254,16 @@ fn history_row(study: &HistoryStudy) -> String {
         escape(&study.site_name),
         count(study.objects.into()),
         escape(&format!("{}, version {}{certified}", study.state, study.revision))
+    )
+}
+
+fn fetch_button(study: &HistoryStudy, newer: bool) -> String {
+    let what = format!("{} {}, {}", date(&study.study_date), study.modalities.join(", "), study.site_name);
+    format!(
+        "<button type=\"button\" class=\"fetch\" data-study=\"{}\" data-what=\"{}\" data-newer=\"{newer}\">{}</button>",
+        escape(&study.study_uid),
+        escape(&what),
+        if newer { "Fetch newer" } else { "Fetch and open" }
     )
 }
 
@@ -289,7 +304,7 @@ mod tests {
             ..Default::default()
         };
         let pages = [
-            history(&done),
+            history(&done, &BTreeMap::new()),
             live(&Ok(status), &[]),
             live(&Err(hostile.clone()), &[]),
             first(&hostile, &hostile, &Err(hostile.clone()), &[]),
@@ -301,7 +316,10 @@ mod tests {
 
     #[test]
     fn an_empty_history_is_never_no_history() {
-        let page = history(&HistoryDone { missing: vec!["county B was not asked".into()], ..Default::default() });
+        let page = history(
+            &HistoryDone { missing: vec!["county B was not asked".into()], ..Default::default() },
+            &BTreeMap::new(),
+        );
         assert!(page.contains("None under this number.") && page.contains("county B was not asked"));
         assert!(page.contains("no certified state yet") && !page.to_lowercase().contains("no history"));
     }
@@ -309,10 +327,15 @@ mod tests {
     #[test]
     fn what_is_elsewhere_is_fetched_first() {
         let away = HistoryStudy { study_uid: "1.2".into(), ..Default::default() };
-        let copy = HistoryStudy { copy_here: true, ..away.clone() };
-        let table = [(away, "data-study=\"1.2\""), (copy, "/viewer?StudyInstanceUIDs=1.2")];
-        for (study, expected) in table {
-            assert!(history_row(&study).contains(expected));
+        let copy = HistoryStudy { copy_here: true, objects: 60, ..away.clone() };
+        let table: [(&HistoryStudy, Option<u32>, &[&str]); 3] = [
+            (&away, None, &["data-study=\"1.2\"", "data-newer=\"false\"", "elsewhere"]),
+            (&copy, Some(60), &["/viewer?StudyInstanceUIDs=1.2", "copy here<"]),
+            (&copy, Some(40), &["data-newer=\"true\"", "/viewer?StudyInstanceUIDs=1.2", "older copy here (40 of 60)"]),
+        ];
+        for (study, objects_here, expected) in table {
+            let row = history_row(study, objects_here);
+            assert!(expected.iter().all(|part| row.contains(part)), "{row}");
         }
     }
 }

@@ -44,6 +44,7 @@ async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
         ("/console/history", JSON, r#"{"id":""}"#, 400),
         ("/console/fetch", JSON, r#"{"study":"x","id":"a","purpose":"b","user":"c"}"#, 400),
         ("/console/fetch", JSON, r#"{"study":"1.2","id":"a","purpose":"b","user":""}"#, 400),
+        ("/console/fetch", JSON, r#"{"study":"1.2","id":"a","purpose":"b","user":"Li Wei"}"#, 400),
     ];
     for (path, kind, body, status) in table {
         assert_eq!(web.post(path, kind, body).await.status.as_u16(), status, "{path} {body}");
@@ -55,7 +56,7 @@ async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
 async fn a_refusal_is_told_in_its_own_words() {
     let web = Web::new();
     *web.told.fetch_error.lock().expect("a lock") = Some("refused by county-b: no consent is in force".into());
-    let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"Dr Li"}"#;
+    let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"li.wei"}"#;
     let answer = web.post("/console/fetch", JSON, body).await.json();
     assert_eq!(answer["opened"], false);
     assert_eq!(answer["title"], "The holder refused");

@@ -124,7 +124,7 @@ async fn ensure_here(service: &Service, target: &Target, headers: &HeaderMap, pa
                 .into(),
         ));
     }
-    service.bring(&target.study, &cause).await?;
+    service.bring(&target.study, &cause, false).await?;
     if service.is_here(&target.study).await? {
         return Ok(());
     }
