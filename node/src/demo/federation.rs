@@ -46,7 +46,7 @@ const PLAN: [(&str, &str, &str, &str); 4] = [
 ];
 
 /// A port that is free now. Held until all are chosen, so that none is given out twice.
-fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
     let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
     Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
 }

@@ -4,7 +4,7 @@
 //! `storescu` where it is installed. Each step says what it did with the figures of this very run, and fails the
 //! demo when what should happen does not. The patients are generated and obviously so.
 
-mod federation;
+pub(crate) mod federation;
 mod story;
 
 use std::path::PathBuf;

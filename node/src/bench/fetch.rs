@@ -1,0 +1,111 @@
+//! `tessera bench fetch`: a study from the hospital that holds it to another, on loopback.
+//!
+//! The demo's federation, with everything that a fetch is: crosswalk, the patient's consent confirmed with the
+//! holder's code, decision and disclosure before the first byte, every object checked against the manifest. Twice,
+//! with two patients' studies, so that the second has its connections and caches. The rate as reported is that of
+//! the requester's node; end to end is what the caller of the control socket waited. There is no peer to compare
+//! with: nothing else does this.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+use super::study::{SLICE_BYTES, SLICES_MAX, Study};
+use super::{scratch, study};
+use crate::control::wire::{
+    ConsentCode, ConsentDone, ConsentGrantCall, CrosswalkCall, CrosswalkDone, FetchCall, FetchDone, HistoryCall,
+    HistoryDone, IdCall, ImportCall, ImportDone,
+};
+use crate::demo::federation::Federation;
+
+const HOLDER: usize = 0;
+const REQUESTER: usize = 1;
+const PURPOSE: &str = "treatment";
+/// Seeds of the two studies.
+const SEEDS: [u64; 2] = [1, 2];
+
+pub async fn run(megabytes: u32) -> anyhow::Result<()> {
+    let slices = u64::from(megabytes) * 1_000_000 / SLICE_BYTES;
+    let most = u64::from(SLICES_MAX) * SLICE_BYTES / 1_000_000;
+    ensure!((2..=u64::from(SLICES_MAX)).contains(&slices), "ask for 2 to {most} megabytes: one study of CT slices");
+    let root = scratch()?;
+    let mut federation = Federation::found(root.path(), None).await?;
+    let result = measure(&federation, root.path(), slices as u32).await;
+    federation.stop().await;
+    result
+}
+
+async fn measure(federation: &Federation, root: &Path, slices: u32) -> anyhow::Result<()> {
+    println!("nodes       three core hospitals and an observer, processes of this machine, TCP on loopback\n");
+    for seed in SEEDS {
+        let files = root.join(format!("files-{seed}"));
+        let study = study::write(&files, seed, slices, 1)?;
+        register(federation, &study, &files).await?;
+        std::fs::remove_dir_all(&files)?;
+        consent(federation, &study.patient).await?;
+        fetch(federation, &study).await?;
+    }
+    Ok(())
+}
+
+/// Imports the study at the holder, and waits until the requester's replica shows it.
+async fn register(federation: &Federation, study: &Study, files: &Path) -> anyhow::Result<()> {
+    for member in [HOLDER, REQUESTER] {
+        let call = CrosswalkCall { csv: study.crosswalk.clone() };
+        let done: CrosswalkDone = federation.call(member, "/crosswalk", &call).await?;
+        ensure!(done.refused.is_empty(), "crosswalk rows were refused: {:?}", done.refused);
+    }
+    let call = ImportCall { paths: vec![std::fs::canonicalize(files)?] };
+    let done: ImportDone = federation.call(HOLDER, "/import", &call).await?;
+    ensure!(done.stored == study.files.len() as u64, "not all was imported: {done:?}");
+    settle(federation).await
+}
+
+/// Waits until everything is registered and certified everywhere.
+async fn settle(federation: &Federation) -> anyhow::Result<()> {
+    let settled = |all: &[crate::control::wire::StatusDone]| {
+        let longest = all.iter().map(|status| status.certified_size).max().unwrap_or(0);
+        all.iter().all(|s| s.outbox_pending == 0 && s.receiving == 0 && s.certified_size == longest)
+    };
+    federation.wait("everything is registered and certified", settled).await.map(drop)
+}
+
+async fn consent(federation: &Federation, patient: &str) -> anyhow::Result<()> {
+    let code: ConsentCode = federation.call(HOLDER, "/consent/code", &IdCall { id: patient.to_owned() }).await?;
+    let grant = ConsentGrantCall {
+        id: patient.to_owned(),
+        to_site: federation.members[REQUESTER].name.to_owned(),
+        purpose: PURPOSE.to_owned(),
+        patient_code: Some(code.code),
+        days: 1,
+    };
+    let _: ConsentDone = federation.call(REQUESTER, "/consent/grant", &grant).await?;
+    settle(federation).await
+}
+
+async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<()> {
+    let id = study.patient.clone();
+    let history: HistoryDone = federation.call(REQUESTER, "/history", &HistoryCall { id: id.clone() }).await?;
+    let found = history.studies.first().context("the requester's history does not show the study")?;
+    let call = FetchCall {
+        study: found.study_uid.clone(),
+        id,
+        purpose: PURPOSE.to_owned(),
+        user: "bench".to_owned(),
+        to: None,
+    };
+    let begun = Instant::now();
+    let done: FetchDone = federation.call(REQUESTER, "/fetch", &call).await?;
+    let waited = begun.elapsed().as_secs_f64();
+    ensure!(done.objects == study.files.len() as u64, "{} of {} objects arrived", done.objects, study.files.len());
+    let megabytes = done.bytes as f64 / 1e6;
+    let reported = done.elapsed_ms.max(1) as f64 / 1e3;
+    println!(
+        "  {} objects, {megabytes:.1} MB   as reported {:>6.1} MB/s ({reported:.2} s)   end to end {:>6.1} MB/s ({waited:.2} s)",
+        done.objects,
+        megabytes / reported,
+        megabytes / waited
+    );
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! `tessera bench`: figures, measured on this machine and side by side with a peer where there is one.
+//! Each benchmark is a command that anybody can repeat; figures are quoted as ratios in BENCHMARKS.md.
+//!
+//! Nodes run as separate processes of this program and through the commands that a user has; nothing is switched off
+//! for a figure. Everything lies in a temporary directory (`TMPDIR`), which should be on the disk that is meant.
+//! Not here: tests. A figure is never an assertion, for machines are noisy.
+
+mod alone;
+mod fetch;
+mod ingest;
+mod machine;
+mod query;
+mod study;
+
+use crate::cli::Bench;
+
+pub async fn run(bench: Bench) -> anyhow::Result<()> {
+    machine::describe()?;
+    match bench {
+        Bench::Ingest { objects } => ingest::run(objects).await,
+        Bench::Fetch { megabytes } => fetch::run(megabytes).await,
+        Bench::Query { records } => query::run(records).await,
+    }
+}
+
+/// A directory that goes when the benchmark ends.
+fn scratch() -> anyhow::Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("tessera-bench-").tempdir()?)
+}

@@ -1,0 +1,351 @@
+//! A node from inside: one task that carries out what the shipped sans-IO parts decide (certifier, follower, outbox)
+//! and hands Raft its calls. The simulator's counterpart of the `node` crate's loops.
+//!
+//! One event at a time, in the order of arrival. What a step puts out is done before the next event; what one part
+//! tells another (a certificate that the certifier made and the follower keeps) goes through the same queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::mpsc;
+use openraft::AsyncRuntime;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use tessera_consensus::certify::{self, BatchEnd, Certifier, CosignResult};
+use tessera_consensus::checkpoint::{Certificate, Checkpoint, SigningGuard};
+use tessera_consensus::follow::{self, Follower, Mode};
+use tessera_consensus::raft::intake::SubmitResult;
+use tessera_consensus::raft::network::TransportError;
+use tessera_consensus::raft::types::RaftId;
+use tessera_consensus::replica::{Replica, ReplicaError};
+use tessera_consensus::wire::v1::Submission;
+use tessera_consensus::{NodeId, UnixMillis};
+use tessera_storage::engine::{Batch, Engine};
+
+use crate::disk::Probe;
+use crate::founding::Founding;
+use crate::journal::{Journal, Promise};
+use crate::network::{Calls, Host, Inbox, Message, Network, Packet, method};
+use crate::node::{GUARD, GUARD_KEY, SimCore, wall_clock};
+use crate::oracle::Oracle;
+use crate::origin::Origin;
+use crate::plan::CORE_NODES;
+use crate::runtime::{Life, NodeRuntime};
+
+/// How often the parts are told that time passed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Event {
+    Packet(Packet),
+    /// Raft applied a batch.
+    Applied(Checkpoint),
+    GuardDurable(SigningGuard),
+    /// This core node's own submission was answered.
+    Submitted {
+        number: u64,
+        results: Vec<SubmitResult>,
+    },
+}
+
+/// See the module's header.
+pub struct Driver {
+    pub host: Host,
+    pub replica: Arc<Replica>,
+    pub follower: Follower,
+    pub core: Option<SimCore>,
+    pub certifier: Option<Certifier>,
+    /// Where the guard record goes, and a look at what of it is durable.
+    pub guard_disk: Option<(Arc<dyn Engine>, Probe)>,
+    pub sign_before_guard: bool,
+    pub origin: Origin,
+    pub calls: Calls,
+    pub network: Network,
+    pub founding: Arc<Founding>,
+    pub oracle: Oracle,
+    pub journal: Journal,
+    pub life: Life,
+    pub events: mpsc::UnboundedSender<Event>,
+    pub leader: Option<RaftId>,
+    pub rng: ChaCha8Rng,
+}
+
+/// The follower of a node: members fetch entries, core nodes get theirs by Raft and take certificates.
+pub fn following(replica: &Replica, is_core: bool) -> Result<Follower, ReplicaError> {
+    let mode = if is_core { Mode::Certificates } else { Mode::Entries };
+    Ok(Follower::new(replica.federation(), replica.core()?, replica.frontier(), replica.certificate(), mode))
+}
+
+/// What the parts are told next.
+enum Task {
+    Follow(follow::Input),
+    Certify(certify::Input),
+}
+
+impl Driver {
+    pub async fn run(mut self, mut inbox: Inbox<Event>) {
+        let peers: Vec<NodeId> = self.others().map(|host| self.founding.identity(host).node).collect();
+        for peer in peers {
+            self.work(Task::Follow(follow::Input::PeerUp(peer)));
+        }
+        let mut ticked = wall_clock();
+        loop {
+            match NodeRuntime::timeout(TICK, inbox.next()).await {
+                Ok(Some(event)) => self.handle(event),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            let now = wall_clock();
+            if now.since(ticked) >= TICK.as_millis() as u64 {
+                ticked = now;
+                self.tick(now);
+            }
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = Host> + use<> {
+        let me = self.host;
+        (1..=self.founding.identities.len() as u8).map(Host).filter(move |host| *host != me)
+    }
+
+    fn tick(&mut self, now: UnixMillis) {
+        self.work(Task::Follow(follow::Input::Tick));
+        let leader = self.core.as_ref().and_then(|core| core.leader());
+        if leader != self.leader {
+            self.leader = leader;
+            let node = leader.map(|seat| self.founding.identity(Host(seat.0 as u8)).node);
+            self.work(Task::Certify(certify::Input::LeaderChanged { leader: node }));
+        }
+        self.work(Task::Certify(certify::Input::Tick));
+        match self.origin.due(now) {
+            Ok(Some((number, submissions))) => self.submit(number, submissions),
+            Ok(None) => {}
+            Err(error) => self.journal.breach(Promise::NothingLost, format!("{}: {error}", self.host)),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Packet(packet) => self.packet(packet),
+            Event::Applied(checkpoint) => self.applied(checkpoint),
+            Event::GuardDurable(guard) => self.work(Task::Certify(certify::Input::GuardDurable { guard })),
+            Event::Submitted { number, results } => self.origin.submitted(wall_clock(), number, &results),
+        }
+    }
+
+    fn applied(&mut self, checkpoint: Checkpoint) {
+        self.oracle.applied(self.host, checkpoint);
+        let Checkpoint { size, root, digest, epoch, .. } = checkpoint;
+        self.work(Task::Certify(certify::Input::Applied(BatchEnd { size, root, digest, epoch })));
+        self.tell_follower_of_state();
+    }
+
+    fn tell_follower_of_state(&mut self) {
+        let frontier = self.replica.frontier();
+        match self.replica.core() {
+            Ok(core) => self.work(Task::Follow(follow::Input::Applied { frontier, core })),
+            Err(error) => self.breach(Promise::OneHistory, &error),
+        }
+    }
+
+    fn breach(&self, promise: Promise, what: &dyn std::fmt::Display) {
+        self.journal.breach(promise, format!("{}: {what}", self.host));
+    }
+
+    fn packet(&mut self, packet: Packet) {
+        let from = packet.from;
+        let node = self.founding.identity(from).node;
+        match Message::from_bytes(&packet.bytes) {
+            Ok(Message::Call { call, method, body }) => self.serve(from, call, method, body),
+            Ok(Message::Answer { call, result }) => {
+                let peer = from.to_string();
+                self.calls.answered(call, result.map_err(|reason| TransportError::Refused { peer, reason }));
+            }
+            Ok(Message::Broken { call }) => {
+                let (peer, reason) = (from.to_string(), "the connection broke".to_owned());
+                self.calls.answered(call, Err(TransportError::Unreachable { peer, reason }));
+            }
+            Ok(Message::Cosign { checkpoint }) => {
+                self.work(Task::Certify(certify::Input::CosignRequest { from: node, checkpoint }));
+            }
+            Ok(Message::Cosigned { checkpoint, result }) => {
+                self.work(Task::Certify(certify::Input::CosignReply { from: node, checkpoint, result }));
+            }
+            Ok(Message::Follow(request)) => match follow::serve(&self.replica, &request) {
+                Ok(reply) => self.network.send(self.host, from, &Message::Followed(reply)),
+                Err(error) => self.breach(Promise::OneHistory, &error),
+            },
+            Ok(Message::Followed(reply)) => self.work(Task::Follow(follow::Input::Reply { from: node, reply })),
+            Ok(Message::Gossip { note }) => self.work(Task::Follow(follow::Input::Gossip { note })),
+            Ok(Message::Submit { number, submissions }) => self.submit_for(from, number, submissions),
+            Ok(Message::Submitted { number, results }) => self.origin.submitted(wall_clock(), number, &results),
+            Err(error) => self.breach(Promise::NothingForged, &error),
+        }
+    }
+
+    /// Answers another core node's call, on a task of this node's own.
+    fn serve(&self, from: Host, call: u64, number: u8, body: Vec<u8>) {
+        let Some(core) = self.core.clone() else { return };
+        let (network, host) = (self.network.clone(), self.host);
+        self.life.spawn(async move {
+            let result = match method(number) {
+                Some(method) => core.serve(RaftId(u64::from(from.0)), method, &body).await.map_err(|e| e.to_string()),
+                None => Err(format!("method {number} is not known")),
+            };
+            network.send(host, from, &Message::Answer { call, result });
+        });
+    }
+
+    /// Commands of this node's origin: a core node submits itself, a member through any core node.
+    fn submit(&mut self, number: u64, submissions: Vec<Submission>) {
+        let Some(core) = self.core.clone() else {
+            let to = Host(self.rng.random_range(1..=CORE_NODES));
+            return self.network.send(self.host, to, &Message::Submit { number, submissions });
+        };
+        let events = self.events.clone();
+        self.life.spawn(async move {
+            let results = core.submit(submissions).await;
+            // Fails only when this life is over.
+            let _ = events.unbounded_send(Event::Submitted { number, results });
+        });
+    }
+
+    fn submit_for(&self, from: Host, number: u64, submissions: Vec<Submission>) {
+        let Some(core) = self.core.clone() else { return };
+        let (network, host) = (self.network.clone(), self.host);
+        self.life.spawn(async move {
+            let results = core.submit(submissions).await;
+            network.send(host, from, &Message::Submitted { number, results });
+        });
+    }
+
+    /// Steps a part, and then whatever follows from what it put out.
+    fn work(&mut self, task: Task) {
+        let mut tasks = VecDeque::from([task]);
+        while let Some(task) = tasks.pop_front() {
+            match task {
+                Task::Follow(input) => {
+                    for output in self.follower.step(wall_clock(), input) {
+                        self.follow(output, &mut tasks);
+                    }
+                }
+                Task::Certify(input) => {
+                    for output in self.certifier_step(input) {
+                        self.certify(output, &mut tasks);
+                    }
+                }
+            }
+        }
+    }
+
+    fn certifier_step(&mut self, input: certify::Input) -> Vec<certify::Output> {
+        let Some(certifier) = self.certifier.as_mut() else { return Vec::new() };
+        match self.replica.core() {
+            Ok(core) => certifier.step(wall_clock(), input, certify::View { cores: &[core] }),
+            Err(error) => {
+                self.breach(Promise::OneHistory, &error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn follow(&mut self, output: follow::Output, tasks: &mut VecDeque<Task>) {
+        match output {
+            follow::Output::Ask { peer, request } => self.send(&peer, &Message::Follow(request)),
+            follow::Output::Apply { from, entries } => match self.replica.apply_entries(from, &entries) {
+                Ok(applied) => {
+                    self.oracle.applied(self.host, applied.checkpoint);
+                    let frontier = self.replica.frontier();
+                    match self.replica.core() {
+                        Ok(core) => tasks.push_back(Task::Follow(follow::Input::Applied { frontier, core })),
+                        Err(error) => self.breach(Promise::OneHistory, &error),
+                    }
+                }
+                Err(error) => self.breach(Promise::OneHistory, &error),
+            },
+            follow::Output::Certified(certificate) => self.certified(certificate, tasks),
+            follow::Output::PassOn { note } => {
+                for host in self.others() {
+                    self.network.send(self.host, host, &Message::Gossip { note: note.clone() });
+                }
+            }
+            // An answer that came after its time.
+            follow::Output::Refused { why: follow::FollowError::Unasked, .. } => {
+                self.journal.event("late answer", &[&[self.host.0]]);
+            }
+            follow::Output::Refused { why, .. } => self.breach(Promise::NothingForged, &why),
+        }
+    }
+
+    fn certified(&mut self, certificate: Certificate, tasks: &mut VecDeque<Task>) {
+        match self.replica.certified(certificate.clone()) {
+            Ok(true) => self.oracle.certified(self.host, &certificate),
+            Ok(false) => {}
+            Err(error) => return self.breach(Promise::OneHistory, &error),
+        }
+        tasks.push_back(Task::Certify(certify::Input::CertificateSeen(certificate)));
+        if let Err(error) = self.origin.settle() {
+            self.breach(Promise::NothingLost, &error);
+        }
+    }
+
+    fn certify(&mut self, output: certify::Output, tasks: &mut VecDeque<Task>) {
+        match output {
+            certify::Output::PersistGuard { guard } => self.persist_guard(guard, tasks),
+            certify::Output::SendRequest { to, checkpoint } => self.send(&to, &Message::Cosign { checkpoint }),
+            certify::Output::SendReply { to, checkpoint, result } => {
+                if let CosignResult::Signed(_) = &result {
+                    self.report_cosignature(&checkpoint);
+                }
+                self.send(&to, &Message::Cosigned { checkpoint, result });
+            }
+            certify::Output::Certified(certificate) => {
+                self.journal.event("certificate", &[&[self.host.0], certificate.signed().to_note().as_bytes()]);
+                // The follower keeps it and passes it on, as it would another's.
+                let note = certificate.signed().to_note();
+                tasks.push_back(Task::Follow(follow::Input::Gossip { note }));
+            }
+            certify::Output::Divergence { ours, theirs, .. } => {
+                let what = format!("{ours:?} here, {theirs:?} elsewhere");
+                self.breach(Promise::OneHistory, &what);
+            }
+            certify::Output::FaultyReply { fault, .. } => self.breach(Promise::NothingForged, &fault),
+        }
+    }
+
+    fn persist_guard(&mut self, guard: SigningGuard, tasks: &mut VecDeque<Task>) {
+        let Some((engine, _)) = &self.guard_disk else { return };
+        let mut batch = Batch::new();
+        batch.put(GUARD, GUARD_KEY, guard.to_bytes());
+        match engine.submit(batch) {
+            Ok(_) if self.sign_before_guard => tasks.push_back(Task::Certify(certify::Input::GuardDurable { guard })),
+            Ok(ticket) => {
+                let events = self.events.clone();
+                let durable = move |result: Result<(), _>| {
+                    if result.is_ok() {
+                        // Fails only when this life is over.
+                        let _ = events.unbounded_send(Event::GuardDurable(guard));
+                    }
+                };
+                engine.on_durable(ticket, Box::new(durable));
+            }
+            Err(error) => self.breach(Promise::NothingForged, &error),
+        }
+    }
+
+    fn report_cosignature(&self, checkpoint: &Checkpoint) {
+        let Some((_, probe)) = &self.guard_disk else { return };
+        let guard = probe.durable(GUARD, GUARD_KEY).and_then(|bytes| SigningGuard::from_bytes(&bytes).ok());
+        let guarded = guard.as_ref().and_then(|guard| guard.last()).map(|(guarded, _)| guarded);
+        self.oracle.cosigned(self.host, checkpoint, guarded);
+    }
+
+    fn send(&self, to: &NodeId, message: &Message) {
+        if let Some(host) = self.founding.host_of(to) {
+            self.network.send(self.host, host, message);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! An origin at work: it registers studies through the shipped outbox, sends what waits, and settles what is
+//! certified.
+//!
+//! Its catalogue is a table beside the outbox, written in the same batch as the command, as a gateway's is: so after
+//! a crash the origin knows which matters it had taken, and goes on with the next. A study whose place another site
+//! took at the same time is registered again at the next free one.
+//!
+//! Sans-IO but for the engine: the driver carries [`Origin::due`] out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use tessera_consensus::kernel::{KIND_NOTHING, StateRead};
+use tessera_consensus::raft::intake::SubmitResult;
+use tessera_consensus::replica::Replica;
+use tessera_consensus::wire::v1::{Kind, Submission};
+use tessera_consensus::wire::{decode, encode};
+use tessera_consensus::{Hash, Lane, LedgerIndex, SiteId, UnixMillis};
+use tessera_federation::RecordId;
+use tessera_federation::blind::{Binding, IdentifierKey, Part};
+use tessera_federation::history::{next_free, presence};
+use tessera_federation::machine;
+use tessera_federation::outbox::{Draft, Outbox, OutboxError, Settled};
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::{STUDY, StudyDetails, StudyPublic, StudySealed, VERSION};
+use tessera_policy::VisibilityClass;
+use tessera_storage::engine::{Batch, Engine, Table, View};
+
+use crate::founding::Identity;
+use crate::network::Host;
+use crate::oracle::Oracle;
+
+/// The origin's own table: matter number -> [`Matter`].
+pub const CATALOGUE: Table = "catalogue";
+/// Commands in one submission.
+const SUBMIT_COMMANDS_MAX: usize = 32;
+/// An unanswered submission is sent again after this.
+const SUBMIT_PATIENCE_MS: u64 = 3_000;
+/// Pause between submissions.
+const SUBMIT_PAUSE_MS: u64 = 100;
+/// Every so many matters, one is a sign of life on the urgent lane.
+const URGENT_EVERY: u32 = 6;
+const RECORD_BYTES_MAX: usize = 4096;
+
+/// What the catalogue says of one matter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Matter {
+    /// Its command is in the outbox, with these public bytes.
+    Waiting { public: Vec<u8> },
+    /// It took effect in this entry.
+    Done { index: LedgerIndex },
+}
+
+/// Whether matter `number` registers a study.
+pub fn is_study(number: u32) -> bool {
+    number % URGENT_EVERY != URGENT_EVERY - 1
+}
+
+/// Reads a catalogue as it lies on the disk.
+pub fn catalogue(view: &dyn View) -> BTreeMap<u32, Matter> {
+    let rows = view.scan(CATALOGUE, &[], None, usize::MAX).expect("the simulated disk is alive");
+    let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let number = u32::from_be_bytes(key.try_into().expect("keys of four bytes"));
+        (number, decode("matter", &value, RECORD_BYTES_MAX).expect("written by this origin"))
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// How much an origin has to do, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    pub commands: u32,
+    pub pause_ms_max: u64,
+}
+
+/// See the module's header.
+pub struct Origin {
+    host: Host,
+    site: SiteId,
+    engine: Arc<dyn Engine>,
+    outbox: Outbox,
+    replica: Arc<Replica>,
+    patients: Arc<Vec<IdentifierKey>>,
+    oracle: Oracle,
+    rng: ChaCha8Rng,
+    workload: Workload,
+    matters: BTreeMap<u32, Matter>,
+    /// Matters whose place was taken by others.
+    again: BTreeSet<u32>,
+    register_at: UnixMillis,
+    submit_at: UnixMillis,
+    /// Number of the newest submission, and its commands until it is answered.
+    submission: u64,
+    under_way: Option<Vec<Submission>>,
+}
+
+/// What an origin of one life is made of.
+pub struct OriginSetup<'a> {
+    pub identity: &'a Identity,
+    pub engine: Arc<dyn Engine>,
+    pub replica: Arc<Replica>,
+    pub patients: Arc<Vec<IdentifierKey>>,
+    pub oracle: Oracle,
+    pub rng: ChaCha8Rng,
+    pub workload: Workload,
+}
+
+impl Origin {
+    pub fn open(setup: OriginSetup<'_>) -> Result<Self, OutboxError> {
+        let OriginSetup { identity, engine, replica, patients, oracle, rng, workload } = setup;
+        let outbox = Outbox::open(engine.clone(), replica.federation(), identity.node, identity.command.clone())?;
+        let matters = catalogue(&*engine);
+        let mut origin = Self {
+            host: identity.host,
+            site: identity.site.clone(),
+            outbox,
+            replica,
+            patients,
+            oracle,
+            rng,
+            workload,
+            matters,
+            again: BTreeSet::new(),
+            register_at: UnixMillis(0),
+            submit_at: UnixMillis(0),
+            submission: 0,
+            under_way: None,
+            engine,
+        };
+        origin.reconcile(identity)?;
+        Ok(origin)
+    }
+
+    pub fn waiting(&self) -> u64 {
+        self.outbox.waiting()
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.matters.len() as u32 >= self.workload.commands && self.again.is_empty() && self.waiting() == 0
+    }
+
+    /// A crash may fall between the outbox's settling and the catalogue's: then the ledger tells.
+    fn reconcile(&mut self, identity: &Identity) -> Result<(), OutboxError> {
+        let mut in_outbox = BTreeSet::new();
+        for lane in Lane::ALL {
+            let pending = self.outbox.pending(lane, usize::MAX)?;
+            in_outbox.extend(pending.into_iter().map(|submission| submission.command.body.public));
+        }
+        for (number, matter) in self.matters.clone() {
+            let Matter::Waiting { public } = matter else { continue };
+            if in_outbox.contains(&public) {
+                continue;
+            }
+            let applied = match StudyPublic::from_bytes(&public).ok().filter(|_| is_study(number)) {
+                Some(study) => machine::tag(self.replica.view(), &study.tag)?
+                    .filter(|record| record.node == identity.node)
+                    .map(|record| record.index),
+                None => self.find_sign_of_life(identity, &public)?,
+            };
+            match applied {
+                Some(index) => self.done(number, index)?,
+                None => drop(self.again.insert(number)),
+            }
+        }
+        Ok(())
+    }
+
+    fn find_sign_of_life(&self, identity: &Identity, public: &[u8]) -> Result<Option<LedgerIndex>, OutboxError> {
+        use tessera_consensus::wire::v1::Leaf;
+        for index in (0..self.replica.size().0).map(LedgerIndex) {
+            let Some(entry) = self.replica.entry(index)? else { break };
+            let body = Leaf::from_bytes(&entry.leaf)?.command.body;
+            if body.stream.node == identity.node && body.kind == KIND_NOTHING && body.public == public {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Registers what is due, and says what to send to the core now.
+    pub fn due(&mut self, now: UnixMillis) -> Result<Option<(u64, Vec<Submission>)>, OutboxError> {
+        if now >= self.register_at {
+            self.register_at = now.plus_ms(self.rng.random_range(20..=self.workload.pause_ms_max));
+            let next = self.matters.len() as u32;
+            if let Some(number) = self.again.pop_first() {
+                self.register(number)?;
+            } else if next < self.workload.commands {
+                self.register(next)?;
+            }
+        }
+        if now < self.submit_at {
+            return Ok(None);
+        }
+        for lane in Lane::ALL {
+            let pending = self.outbox.pending(lane, SUBMIT_COMMANDS_MAX)?;
+            if !pending.is_empty() {
+                self.submit_at = now.plus_ms(SUBMIT_PATIENCE_MS);
+                self.submission += 1;
+                self.under_way = Some(pending.clone());
+                return Ok(Some((self.submission, pending)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The core answered submission `number`; late answers to earlier ones are of no interest any more.
+    pub fn submitted(&mut self, now: UnixMillis, number: u64, results: &[SubmitResult]) {
+        let Some(submissions) = self.under_way.take_if(|_| self.submission == number) else { return };
+        for (submission, result) in submissions.iter().zip(results) {
+            if let Ok(receipt) = result {
+                self.oracle.receipt(self.host, receipt.index, submission.command.hash());
+            }
+        }
+        self.submit_at = now.plus_ms(SUBMIT_PAUSE_MS);
+    }
+
+    /// Takes out of the outbox what the newest certificate covers.
+    pub fn settle(&mut self) -> Result<(), OutboxError> {
+        loop {
+            let settled = self.outbox.settle(&self.replica)?;
+            if settled.is_empty() {
+                return Ok(());
+            }
+            for Settled { matter, index, outcome, .. } in settled {
+                self.oracle.settled(self.host, index);
+                let number = u32::from_be_bytes(matter.try_into().expect("matters are our own numbers"));
+                match outcome {
+                    Ok(()) => self.done(number, index)?,
+                    // Its place was taken: the next free one.
+                    Err(_) => drop(self.again.insert(number)),
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, number: u32, index: LedgerIndex) -> Result<(), OutboxError> {
+        let mut batch = Batch::new();
+        self.note(&mut batch, number, Matter::Done { index });
+        self.engine.submit(batch)?;
+        Ok(())
+    }
+
+    fn note(&mut self, batch: &mut Batch, number: u32, matter: Matter) {
+        batch.put(CATALOGUE, number.to_be_bytes(), encode(&matter));
+        self.matters.insert(number, matter);
+    }
+
+    fn register(&mut self, number: u32) -> Result<(), OutboxError> {
+        let (lane, kind, public, sealed) = match is_study(number) {
+            true => self.study(number)?,
+            false => (Lane::Urgent, KIND_NOTHING, number.to_be_bytes().to_vec(), None),
+        };
+        let mut change = Batch::new();
+        self.note(&mut change, number, Matter::Waiting { public: public.clone() });
+        let draft = Draft { lane, kind, public, sealed, matter: number.to_be_bytes().to_vec() };
+        let ticket = self.outbox.enqueue(vec![draft], change)?;
+        let (oracle, host) = (self.oracle.clone(), self.host);
+        let acknowledge = move |result: Result<(), _>| {
+            if result.is_ok() {
+                oracle.acknowledged(host, number);
+            }
+        };
+        self.engine.on_durable(ticket, Box::new(acknowledge));
+        Ok(())
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn study(&mut self, number: u32) -> Result<(Lane, Kind, Vec<u8>, Option<Vec<u8>>), OutboxError> {
+        let key = self.patients[number as usize % self.patients.len()].clone();
+        let reserved = self.reserved();
+        let free = next_free(&self.replica, &key, &self.site, STUDY, &|tag| reserved.contains(&tag.to_key()))?;
+        let step = free.presence.map(|tag| presence(&key, STUDY, &self.site, tag, &mut self.rng));
+        let details = StudyDetails {
+            version: VERSION,
+            record: RecordId::from_bytes(self.rng.random()),
+            revision: 1,
+            site: self.site.clone(),
+            visibility: VisibilityClass::ExistenceOnly,
+            unlinked: false,
+            manifest: Hash::blake3(&[b"manifest of a simulated study", &number.to_be_bytes()]),
+            salt: self.rng.random(),
+            shown: None,
+        };
+        let binding = Binding::tag(STUDY, Part::Details, &free.tag);
+        let for_patient = key.seal_format(binding, &details, &mut self.rng);
+        let sealed = StudySealed { version: VERSION, for_patient, for_regulators: Vec::new() };
+        let public = StudyPublic { version: VERSION, tag: free.tag, presence: step, supersedes: None };
+        Ok((Lane::Bulk, STUDY, public.to_bytes(), Some(sealed.to_bytes())))
+    }
+
+    /// Places of studies that are on their way.
+    fn reserved(&self) -> BTreeSet<[u8; 33]> {
+        let mut places = BTreeSet::new();
+        for (number, matter) in &self.matters {
+            let Matter::Waiting { public } = matter else { continue };
+            let Some(study) = StudyPublic::from_bytes(public).ok().filter(|_| is_study(*number)) else { continue };
+            if self.again.contains(number) {
+                continue;
+            }
+            places.insert(study.tag.to_key());
+            places.extend(study.presence.map(|presence| presence.tag.to_key()));
+        }
+        places
+    }
+}
+
+/// Entries that the replica's state counts, for the story.
+pub fn entry_counts(state: &(impl StateRead + ?Sized)) -> String {
+    let counts = machine::counts(state).unwrap_or_default();
+    let count = |(kind, count): (Kind, u64)| format!("{count} of kind {}", kind.0);
+    counts.into_iter().map(count).collect::<Vec<_>>().join(", ")
+}
