@@ -1,5 +1,7 @@
-//! `tessera-simnet --seed N`: runs one seed, tells its story, and prints the hash over all events. Exits with 1 when a
-//! promise was broken. For campaigns and scenarios see the library's [`tessera_simnet::plan`].
+//! `tessera-simnet --seed N`: runs one seed, tells its story, and prints the hash over all events.
+//!
+//! Exits with 1 when a promise was broken, and with `--twice` when a second run differs. Not for what a run consists
+//! of: that is in the library, [`tessera_simnet::plan`] and [`tessera_simnet::world`].
 
 use std::process::ExitCode;
 

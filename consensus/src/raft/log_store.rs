@@ -94,6 +94,8 @@ struct State {
     tip: Option<Tip>,
     /// The tip at a snapshot that is about to replace the log.
     expected: Option<(LogId, Tip)>,
+    /// The newest append.
+    appended: Ticket,
 }
 
 struct Shared {
@@ -178,7 +180,7 @@ impl LogStore {
         let last = last.max(purged.map(|(id, _)| id));
         check_mark(marks.mark(), last, vote)?;
         let tip = chain_tip(&*engine, last, purged, genesis)?;
-        let state = State { vote, committed, purged, last, tip, expected: None };
+        let state = State { vote, committed, purged, last, tip, expected: None, appended: Ticket::ZERO };
         Ok(Self { shared: Arc::new(Shared { engine, marks: Arc::new(marks), genesis, state: Mutex::new(state) }) })
     }
 
@@ -282,7 +284,7 @@ impl LogStore {
         for batch in batches {
             ticket = self.shared.engine.submit(batch)?;
         }
-        (state.last, state.tip) = (last, tip);
+        (state.last, state.tip, state.appended) = (last, tip, ticket);
         let (marks, era) = (self.shared.marks.clone(), self.shared.marks.era());
         drop(state);
         let completed = move |result: Result<(), EngineError>| {
@@ -294,6 +296,23 @@ impl LogStore {
         };
         self.shared.engine.on_durable(ticket, Box::new(completed));
         Ok(())
+    }
+
+    /// Completes when the entry at `index`, which the log holds, is durable here. What a majority has committed may
+    /// still be unsynced on this node's own disk.
+    pub(super) async fn durable(&self, index: u64) -> io::Result<()> {
+        if self.shared.marks.mark().last_index >= Some(index) {
+            return Ok(());
+        }
+        let ticket = self.lock().appended;
+        let (sender, receiver) = oneshot::channel();
+        // Nobody listens any more when the caller was dropped.
+        let completed = move |result: Result<(), EngineError>| drop(sender.send(result));
+        self.shared.engine.on_durable(ticket, Box::new(completed));
+        match receiver.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the Raft log's engine is gone")),
+        }
     }
 
     /// Submits the vote; it holds once the returned receiver answers.

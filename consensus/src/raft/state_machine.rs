@@ -4,7 +4,8 @@
 //! Invariants:
 //! 1. The position (last applied entry, membership, tip of the batches) is always that of the ledger beside it, so
 //!    nothing is applied twice and nothing is left out, whenever the process dies.
-//! 2. A Raft snapshot is a reference to a state of the ledger. It is installed only where the ledger is exactly
+//! 2. Nothing is applied before this node's own log holds it durably, so the ledger is never ahead of the log.
+//! 3. A Raft snapshot is a reference to a state of the ledger. It is installed only where the ledger is exactly
 //!    there already, reached by following; its data never travels through Raft.
 //!
 //! Writes here are not awaited: what is committed lies durably in the logs of a majority and is applied again.
@@ -239,6 +240,8 @@ impl<Rt: AsyncRuntime> RaftStateMachine<TypeConfig<Rt>> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig<Rt>>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            // The ledger's disk may be faster than the log's: after a power cut the ledger would be ahead of the log.
+            self.log.durable(entry.log_id.index).await?;
             let receipt = self.apply_entry(entry)?;
             if let Some(responder) = responder {
                 responder.send(receipt);
