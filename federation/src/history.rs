@@ -4,6 +4,10 @@
 //! The cost is what the patient has, not what the federation has. Nothing is left out silently: a record that does
 //! not open, or a chain that is longer than the bound, is a [`Problem`] that the page shows.
 //!
+//! Who holds an identifier key can write anything under it. So a record counts for a site only when the node that
+//! signed it speaks for that site, and an amendment only when it names the study that it was signed for; whatever
+//! else lies in a chain is a problem with the name of its writer, and changes nothing.
+//!
 //! Chains may have holes for a short while, because a writer that lost a race takes the number again: up to
 //! [`HOLES_MAX`] free numbers are passed over before a chain is taken to end.
 
@@ -11,18 +15,19 @@ use std::collections::BTreeMap;
 
 use tessera_consensus::replica::{Replica, ReplicaError};
 use tessera_consensus::wire::v1::{CommandBody, Kind, Leaf};
-use tessera_consensus::{LedgerIndex, SiteId};
+use tessera_consensus::{LedgerIndex, SiteId, kernel};
+use tessera_policy::{Identifier, ReleaseEvent, ReleaseState};
 
 use crate::blind::{Binding, Chain, IdentifierKey, OpenError, Part};
 use crate::ids::RecordId;
-use crate::machine;
+use crate::machine::{self, TagRecord};
 use crate::wire::v1::{
     self, AmendmentDetails, AmendmentPublic, ConsentDetails, ConsentPublic, LinkDetails, LinkPublic, LinkSealed,
     Presence, Sealed, StudyDetails, StudyPublic, StudySealed, Tag,
 };
 use crate::wire::{DecodeError, Format};
 
-/// Free numbers of a chain that are passed over.
+/// Free numbers in a row that are passed over.
 pub const HOLES_MAX: u64 = 4;
 /// Records of one chain; a person has hundreds at most, and a bound keeps a hostile writer from holding up a lookup.
 pub const CHAIN_MAX: u64 = 4096;
@@ -45,6 +50,8 @@ pub struct FoundStudy {
     pub details: StudyDetails,
     /// A newer revision took its place.
     pub ended: Option<LedgerIndex>,
+    /// The holder took the examination back.
+    pub withdrawn: Option<LedgerIndex>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,23 +97,68 @@ pub struct History {
 impl History {
     /// The newest revision of each record that was not withdrawn, oldest entry first.
     pub fn current(&self) -> Vec<&FoundStudy> {
-        let mut newest: BTreeMap<(SiteId, RecordId), &FoundStudy> = BTreeMap::new();
-        for study in self.studies.iter().filter(|study| study.ended.is_none()) {
-            let place = (study.details.site.clone(), study.details.record);
+        let mut newest: BTreeMap<(&SiteId, RecordId), &FoundStudy> = BTreeMap::new();
+        for study in self.studies.iter().filter(|study| study.ended.is_none() && study.withdrawn.is_none()) {
+            let place = (&study.details.site, study.details.record);
             let newer = newest.get(&place).is_none_or(|known| known.details.revision < study.details.revision);
             if newer {
                 newest.insert(place, study);
             }
         }
-        let mut current: Vec<&FoundStudy> =
-            newest.into_values().filter(|study| !self.is_withdrawn(study.details.record)).collect();
+        let mut current: Vec<&FoundStudy> = newest.into_values().collect();
         current.sort_by_key(|study| study.place.index);
         current
     }
 
-    fn is_withdrawn(&self, record: RecordId) -> bool {
-        let withdraw = |amendment: &FoundAmendment| amendment.details.change == v1::AmendmentChange::Withdraw;
-        self.amendments.iter().any(|amendment| amendment.details.record == record && withdraw(amendment))
+    /// The amendments of a study record in the order of the ledger, those of its earlier revisions included.
+    pub fn amendments_of(&self, study: &FoundStudy) -> Vec<&FoundAmendment> {
+        let of = |amendment: &&FoundAmendment| {
+            amendment.details.record == study.details.record && amendment.details.site == study.details.site
+        };
+        let mut amendments: Vec<&FoundAmendment> = self.amendments.iter().filter(of).collect();
+        amendments.sort_by_key(|amendment| amendment.place.index);
+        amendments
+    }
+
+    /// Where an open record stands now: its own state, and what was amended since. `None` when the record doesn't
+    /// show its state.
+    pub fn state_of(&self, study: &FoundStudy) -> Option<ReleaseState> {
+        let registered = study.details.shown.as_ref()?.state;
+        if study.withdrawn.is_some() {
+            return Some(ReleaseState::Withdrawn);
+        }
+        let later = self.amendments_of(study).into_iter().filter(|amendment| amendment.place.index > study.place.index);
+        let state = later.fold(registered, |state, amendment| {
+            // What the state does not allow changes nothing: releasing twice is no error of the reader's.
+            state.next(ReleaseEvent::Amended(amendment.details.change.kind())).unwrap_or(state)
+        });
+        Some(state)
+    }
+
+    /// The person's other identifiers, by links that hold. Each needs keys of its own.
+    pub fn linked(&self) -> Vec<&Identifier> {
+        let mut linked: Vec<&Identifier> =
+            self.links.iter().filter(|link| link.ended.is_none()).map(|link| &link.details.other).collect();
+        linked.sort();
+        linked.dedup();
+        linked
+    }
+
+    /// Keeps the amendments that name a study record of theirs; the others are problems.
+    fn match_amendments(&mut self) {
+        let amendments = std::mem::take(&mut self.amendments);
+        for amendment in amendments {
+            let FoundAmendment { place, of, details } = &amendment;
+            let theirs = |study: &FoundStudy| {
+                study.place.tag == *of && study.details.record == details.record && study.details.site == details.site
+            };
+            if self.studies.iter().any(theirs) {
+                self.amendments.push(amendment);
+            } else {
+                let why = "it amends a record that it does not belong to, or that can't be read".to_owned();
+                self.problems.push(Problem { site: Some(details.site.clone()), index: Some(place.index), why });
+            }
+        }
     }
 
     fn take(&mut self, other: History) {
@@ -125,6 +177,7 @@ pub fn look_up(replica: &Replica, keys: &[IdentifierKey]) -> Result<History, Rep
         let walk = Walk { replica, key, certified: replica.certificate().map_or(0, |c| c.checkpoint().size.0) };
         history.take(walk.all()?);
     }
+    history.match_amendments();
     Ok(history)
 }
 
@@ -227,6 +280,7 @@ impl Walk<'_> {
                 }
                 continue;
             };
+            holes = 0;
             match self.presence_site(index, &tag) {
                 Ok(site) if !sites.contains(&site) => sites.push(site),
                 Ok(_) => {}
@@ -253,7 +307,20 @@ impl Walk<'_> {
         let presence = presence.ok_or_else(|| Unreadable::Why("the presence is not in its entry".into()))?;
         let site = self.key.open(Binding::tag(body.kind, Part::PresenceSite, tag), &presence.site)?;
         let site = String::from_utf8_lossy(&site).into_owned();
-        SiteId::try_from(site).map_err(|error| Unreadable::Why(error.to_string()))
+        let site = SiteId::try_from(site).map_err(|error| Unreadable::Why(error.to_string()))?;
+        self.speaks_for(&body, &site)?;
+        Ok(site)
+    }
+
+    /// That the node which signed the entry speaks for the site in whose name it wrote.
+    fn speaks_for(&self, body: &CommandBody, site: &SiteId) -> Result<(), Unreadable> {
+        let node = kernel::node(self.replica.view(), &body.stream.node).map_err(ReplicaError::from)?;
+        let sites = node.map(|node| node.join.join.sites).unwrap_or_default();
+        if sites.iter().any(|declared| declared.id == *site) {
+            return Ok(());
+        }
+        let node = body.stream.node.short();
+        Err(Unreadable::Why(format!("node {node} wrote it in the name of {site}, for which it does not speak")))
     }
 
     fn chain(&self, site: &SiteId, kind: Kind, history: &mut History) -> Result<(), ReplicaError> {
@@ -267,8 +334,8 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            let place = Place { index: record.index, tag, certified: record.index.0 < self.certified };
-            match self.record(kind, place, record.ended, history) {
+            holes = 0;
+            match self.record(site, kind, tag, &record, history) {
                 Ok(()) => {}
                 Err(Unreadable::Replica(error)) => return Err(error),
                 Err(Unreadable::Why(why)) => {
@@ -283,34 +350,50 @@ impl Walk<'_> {
 
     fn record(
         &self,
+        site: &SiteId,
         kind: Kind,
-        place: Place,
-        ended: Option<LedgerIndex>,
+        tag: Tag,
+        known: &TagRecord,
         history: &mut History,
     ) -> Result<(), Unreadable> {
+        let place = Place { index: known.index, tag, certified: known.index.0 < self.certified };
         let (body, sealed) = self.entry(place.index)?;
+        self.speaks_for(&body, site)?;
+        if body.kind != kind {
+            return Err(Unreadable::Why("a command of another kind took the place".into()));
+        }
         let sealed = sealed.ok_or_else(|| Unreadable::Why("its content was erased".into()))?;
         let binding = Binding::tag(kind, Part::Details, &place.tag);
+        let (ended, withdrawn) = (known.ended, known.withdrawn);
         match kind {
             v1::STUDY => {
-                let details = self.key.open_format(binding, &StudySealed::from_bytes(&sealed)?.for_patient)?;
-                history.studies.push(FoundStudy { place, details, ended });
+                let details: StudyDetails =
+                    self.key.open_format(binding, &StudySealed::from_bytes(&sealed)?.for_patient)?;
+                agrees("site", details.site == *site)?;
+                history.studies.push(FoundStudy { place, details, ended, withdrawn });
             }
             v1::AMENDMENT => {
-                let details = self.key.open_format(binding, &Sealed::from_bytes(&sealed)?)?;
-                let of = AmendmentPublic::from_bytes(&body.public)?.of;
-                history.amendments.push(FoundAmendment { place, of, details });
+                let details: AmendmentDetails = self.key.open_format(binding, &Sealed::from_bytes(&sealed)?)?;
+                let public = AmendmentPublic::from_bytes(&body.public)?;
+                agrees("site", details.site == *site)?;
+                agrees("kind", details.change.kind().number() == public.kind)?;
+                history.amendments.push(FoundAmendment { place, of: public.of, details });
             }
             v1::LINK => {
                 let public = LinkPublic::from_bytes(&body.public)?;
                 let half = public.halves.iter().position(|half| half.tag == place.tag);
                 let half = half.ok_or_else(|| Unreadable::Why("the link's half is not in its entry".into()))?;
-                let details = self.key.open_format(binding, &LinkSealed::from_bytes(&sealed)?.halves[half])?;
+                let details: LinkDetails =
+                    self.key.open_format(binding, &LinkSealed::from_bytes(&sealed)?.halves[half])?;
+                agrees("site", details.site == *site)?;
                 history.links.push(FoundLink { place, details, ended });
             }
             _ => {
                 let details: ConsentDetails = self.key.open_format(binding, &Sealed::from_bytes(&sealed)?)?;
                 let id = ConsentPublic::from_bytes(&body.public)?.consent;
+                agrees("author", details.author == *site)?;
+                // A revocation names the public id; under another one the consent could not be revoked.
+                agrees("id", details.consent == id)?;
                 let known = machine::consent(self.replica.view(), &id).map_err(ReplicaError::from)?;
                 let revoked = known.and_then(|known| known.revoked);
                 history.consents.push(FoundConsent { place, details, revoked });
@@ -324,4 +407,9 @@ impl Walk<'_> {
             self.replica.entry(index)?.ok_or(ReplicaError::Corrupt { what: "an entry that the state names" })?;
         Ok((Leaf::from_bytes(&entry.leaf)?.command.body, entry.sealed))
     }
+}
+
+/// What is sealed must say the same as what is public and as the chain that it lies in.
+fn agrees(what: &str, agrees: bool) -> Result<(), Unreadable> {
+    if agrees { Ok(()) } else { Err(Unreadable::Why(format!("its sealed {what} is not the public one"))) }
 }

@@ -2,29 +2,39 @@
 //!
 //! It reads public parts alone. It keeps who may write what: tags are free or taken, a record is continued only by
 //! the node that wrote it, a consent is revoked only by the node that recorded it or by one of the same site, a
-//! disclosure is written by the holder. What a patient's data mean is not its business: that is sealed.
+//! disclosure is written by the holder. What a patient's data mean is not its business: that is sealed. Every kind
+//! that takes effect carries a name of its own (tag or random id) that is free only once, so a command that is sent
+//! again under another number, after a restart or a restore, is rejected ([`applied_at`] says what it repeats).
 //!
-//! State keys under [`DOMAIN`]: `t` tag, `p` presence tag, `c` consent, `u` disclosure, `n` entries of a kind.
+//! State keys under [`DOMAIN`]: `t` tag, `p` presence tag, `c` consent, `u` disclosure, `i` other ids by kind,
+//! `n` entries of a kind, `r` registrations of a node.
 //!
-//! | kind | rule |
-//! | --- | --- |
-//! | study | tag free; presence free or absent; what it supersedes is a study record of the same node, not superseded |
-//! | amendment | tag free; it amends a study record of the same node |
-//! | link | both tags free |
-//! | unlink | both tags are halves of one link of the same node, not unlinked |
-//! | consent | id and tag free |
-//! | revocation | the consent exists, is not revoked, and was recorded by this node or by one of the same site |
-//! | disclosure | id free; this node speaks for the holder |
-//! | receipt | the disclosure exists; this node speaks for the side; one for each side |
-//! | break-glass, recognition, recall acknowledgement, audit anchor | well-formed; kept and ordered |
-//! | rule base, contract, expert, consultation, erasure | well-formed; rejected as not active until governed |
+//! | kind | sealed body | rule |
+//! | --- | --- | --- |
+//! | study | yes | tag, presence free; it supersedes a study record of its node, not superseded, not withdrawn |
+//! | amendment | yes | tag, presence free; it amends such a record; *withdraw* ends it for good |
+//! | link | yes | both tags, both presences free |
+//! | unlink | no | both tags are the halves of one link of the same node, not unlinked |
+//! | consent | yes | id, tag, presence free |
+//! | revocation | no | the consent is not revoked, and was recorded by this node or by one of the same site |
+//! | disclosure | may | id free; this node speaks for the holder |
+//! | receipt | no | the disclosure exists; this node speaks for the side; one for each side |
+//! | break-glass, recognition | may | id free; this node speaks for the site |
+//! | recall acknowledgement | no | the disclosure exists; this node speaks for its requester; once |
+//! | audit anchor | no | this node speaks for the site; one for each beginning of a period |
+//! | rule base, contract, expert, consultation, erasure | may | well-formed; rejected as not active until governed |
+
+mod registrations;
+pub mod rejections;
+
+pub use registrations::Registrations;
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::kernel::{DOMAIN, Domain, Entry, NodeRecord, Rejection, StateRead, Verdict};
 use tessera_consensus::state::Transaction;
 use tessera_consensus::wire::v1::Kind;
 use tessera_consensus::wire::{decode, encode};
-use tessera_consensus::{LedgerIndex, NodeId, SiteId};
+use tessera_consensus::{LedgerIndex, NodeId, SiteId, UnixMillis};
 use tessera_policy::ConsentId;
 use tessera_storage::engine::EngineError;
 
@@ -34,43 +44,6 @@ use crate::wire::{DecodeError, Format};
 
 const VALUE_BYTES_MAX: usize = 4 * 1024;
 
-/// Why the machine rejected a command. Numbers are part of the ledger's outcomes.
-pub mod rejections {
-    use tessera_consensus::kernel::Rejection;
-
-    /// The tag is taken: the writer takes the next one of its chain.
-    pub const TAG_TAKEN: Rejection = Rejection(256);
-    /// The presence is taken: another site wrote at the same time; take the next.
-    pub const PRESENCE_TAKEN: Rejection = Rejection(257);
-    /// The record that it continues or amends is not there.
-    pub const NO_SUCH_RECORD: Rejection = Rejection(258);
-    /// The record, consent or disclosure is another node's.
-    pub const NOT_YOURS: Rejection = Rejection(259);
-    /// The record was superseded, the link undone or the consent revoked before.
-    pub const ENDED_BEFORE: Rejection = Rejection(260);
-    /// The random id is in use.
-    pub const ID_TAKEN: Rejection = Rejection(261);
-    /// This side's receipt is there already.
-    pub const RECEIPT_TAKEN: Rejection = Rejection(262);
-
-    /// In plain words, for logs and people.
-    pub fn sentence(rejection: Rejection) -> &'static str {
-        match rejection {
-            Rejection::UNKNOWN_KIND => "the kind is not known to the ledger's protocol version",
-            Rejection::MALFORMED => "the public part is not well-formed",
-            Rejection::NOT_ACTIVE => "the kind is not active in this federation yet",
-            TAG_TAKEN => "the tag is taken; the next one of the chain is to be used",
-            PRESENCE_TAKEN => "the presence is taken; the next one is to be used",
-            NO_SUCH_RECORD => "the record that it refers to is not in the ledger",
-            NOT_YOURS => "what it refers to belongs to another node",
-            ENDED_BEFORE => "what it refers to was superseded, undone or revoked before",
-            ID_TAKEN => "the random id is in use",
-            RECEIPT_TAKEN => "this side's receipt is in the ledger already",
-            _ => "a reason that this version does not know",
-        }
-    }
-}
-
 /// What the state knows of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
@@ -79,6 +52,8 @@ pub struct TagRecord {
     pub node: NodeId,
     /// Superseded by a newer version, or undone.
     pub ended: Option<LedgerIndex>,
+    /// Withdrawn by its holder, for good.
+    pub withdrawn: Option<LedgerIndex>,
 }
 
 /// What the state knows of a consent.
@@ -137,6 +112,94 @@ pub fn disclosure(
     read(state, key(b'u', id.as_bytes()))
 }
 
+/// The registrations of a node a day, as its budget at the blind index counts them.
+pub fn registrations_per_day(
+    state: &(impl StateRead + ?Sized),
+    node: &NodeId,
+    now: UnixMillis,
+) -> Result<u64, EngineError> {
+    Ok(registrations(state, node)?.per_day(now))
+}
+
+/// What a node has registered.
+pub fn registrations(state: &(impl StateRead + ?Sized), node: &NodeId) -> Result<Registrations, EngineError> {
+    Ok(read(state, registrations_key(node))?.unwrap_or_default())
+}
+
+fn registrations_key(node: &NodeId) -> Vec<u8> {
+    key(b'r', &[&[node.hash().algorithm().into()][..], node.hash().as_bytes()].concat())
+}
+
+fn id_key(kind: Kind, id: &[u8]) -> Vec<u8> {
+    key(b'i', &[&kind.0.to_be_bytes(), id].concat())
+}
+
+fn acknowledgement_id(public: &v1::RecallAcknowledgementPublic) -> Vec<u8> {
+    [public.recall.as_bytes().as_slice(), public.disclosure.as_bytes()].concat()
+}
+
+fn anchor_id(public: &v1::AuditAnchorPublic) -> Vec<u8> {
+    [&public.from.0.to_be_bytes(), public.site.as_str().as_bytes()].concat()
+}
+
+/// The entry that took effect with the name (tag or id) that a command of this kind carries, whoever wrote it.
+/// `None` when there is none, or when the kind takes no effect.
+pub fn applied_at(
+    state: &(impl StateRead + ?Sized),
+    kind: Kind,
+    public: &[u8],
+) -> Result<Option<LedgerIndex>, EngineError> {
+    fn named<T: Format>(
+        public: &[u8],
+        find: impl FnOnce(T) -> Result<Option<LedgerIndex>, EngineError>,
+    ) -> Result<Option<LedgerIndex>, EngineError> {
+        T::from_bytes(public).map_or(Ok(None), find)
+    }
+    let of_tag = |name: &Tag| Ok(tag(state, name)?.map(|record| record.index));
+    match kind {
+        v1::STUDY => named(public, |p: v1::StudyPublic| of_tag(&p.tag)),
+        v1::AMENDMENT => named(public, |p: v1::AmendmentPublic| of_tag(&p.tag)),
+        v1::LINK => named(public, |p: v1::LinkPublic| of_tag(&p.halves[0].tag)),
+        v1::UNLINK => named(public, |p: v1::UnlinkPublic| Ok(tag(state, &p.link[0])?.and_then(|record| record.ended))),
+        v1::CONSENT => named(public, |p: v1::ConsentPublic| Ok(consent(state, &p.consent)?.map(|record| record.index))),
+        v1::REVOCATION => {
+            named(public, |p: v1::RevocationPublic| Ok(consent(state, &p.consent)?.and_then(|record| record.revoked)))
+        }
+        v1::DISCLOSURE => {
+            named(public, |p: v1::DisclosurePublic| Ok(disclosure(state, &p.disclosure)?.map(|record| record.index)))
+        }
+        v1::RECEIPT => named(public, |p: v1::ReceiptPublic| {
+            Ok(disclosure(state, &p.disclosure)?.and_then(|record| match p.side {
+                ReceiptSide::Holder => record.holder_receipt,
+                ReceiptSide::Requester => record.requester_receipt,
+            }))
+        }),
+        v1::BREAK_GLASS => named(public, |p: v1::BreakGlassPublic| read(state, id_key(kind, p.break_glass.as_bytes()))),
+        v1::RECOGNITION => {
+            named(public, |p: v1::RecognitionPublic| read(state, id_key(kind, p.recognition.as_bytes())))
+        }
+        v1::RECALL_ACKNOWLEDGEMENT => named(public, |p| read(state, id_key(kind, &acknowledgement_id(&p)))),
+        v1::AUDIT_ANCHOR => named(public, |p| read(state, id_key(kind, &anchor_id(&p)))),
+        _ => Ok(None),
+    }
+}
+
+/// Whether commands of a kind bring a sealed body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SealedBody {
+    Needed,
+    Allowed,
+    None,
+}
+
+const fn sealed_body(kind: Kind) -> SealedBody {
+    match kind {
+        v1::STUDY | v1::AMENDMENT | v1::LINK | v1::CONSENT => SealedBody::Needed,
+        v1::UNLINK | v1::REVOCATION | v1::RECEIPT | v1::RECALL_ACKNOWLEDGEMENT | v1::AUDIT_ANCHOR => SealedBody::None,
+        _ => SealedBody::Allowed,
+    }
+}
+
 /// Applied entries of each kind that occurs, by number.
 pub fn counts(state: &(impl StateRead + ?Sized)) -> Result<Vec<(Kind, u64)>, EngineError> {
     let pairs = state.read_prefix(&key(b'n', &[]), 1024)?;
@@ -181,7 +244,24 @@ macro_rules! check {
 
 impl Step<'_, '_, '_> {
     fn apply(mut self) -> Done {
-        let done = match self.entry.body.kind {
+        let kind = self.entry.body.kind;
+        if v1::kind_name(kind).is_none() {
+            return Ok(Err(Rejection::UNKNOWN_KIND));
+        }
+        // Whether there is a body, never what is in it: it can be erased, and the machine must not notice.
+        match (sealed_body(kind), self.entry.body.sealed.is_some()) {
+            (SealedBody::Needed, false) | (SealedBody::None, true) => return Ok(Err(Rejection::MALFORMED)),
+            _ => {}
+        }
+        let done = self.apply_kind(kind)?;
+        if done.is_ok() {
+            self.count()?;
+        }
+        Ok(done)
+    }
+
+    fn apply_kind(&mut self, kind: Kind) -> Done {
+        match kind {
             v1::STUDY => self.parsed(Self::study),
             v1::AMENDMENT => self.parsed(Self::amendment),
             v1::LINK => self.parsed(Self::link),
@@ -190,21 +270,21 @@ impl Step<'_, '_, '_> {
             v1::REVOCATION => self.parsed(Self::revocation),
             v1::DISCLOSURE => self.parsed(Self::disclosure),
             v1::RECEIPT => self.parsed(Self::receipt),
-            v1::BREAK_GLASS => self.parsed(|_, _: v1::BreakGlassPublic| Ok(Ok(()))),
-            v1::RECOGNITION => self.parsed(|_, _: v1::RecognitionPublic| Ok(Ok(()))),
-            v1::RECALL_ACKNOWLEDGEMENT => self.parsed(|_, _: v1::RecallAcknowledgementPublic| Ok(Ok(()))),
-            v1::AUDIT_ANCHOR => self.parsed(|_, _: v1::AuditAnchorPublic| Ok(Ok(()))),
+            v1::BREAK_GLASS => {
+                self.parsed(|step, p: v1::BreakGlassPublic| step.own_act(&p.site, p.break_glass.as_bytes()))
+            }
+            v1::RECOGNITION => {
+                self.parsed(|step, p: v1::RecognitionPublic| step.own_act(&p.site, p.recognition.as_bytes()))
+            }
+            v1::RECALL_ACKNOWLEDGEMENT => self.parsed(Self::recall_acknowledgement),
+            v1::AUDIT_ANCHOR => self.parsed(|step, p: v1::AuditAnchorPublic| step.own_act(&p.site, &anchor_id(&p))),
             v1::RULE_BASE => self.parsed(|_, _: v1::RuleBasePublic| not_active()),
             v1::CONTRACT => self.parsed(|_, _: v1::ContractPublic| not_active()),
             v1::EXPERT => self.parsed(|_, _: v1::ExpertPublic| not_active()),
             v1::CONSULTATION => self.parsed(|_, _: v1::ConsultationPublic| not_active()),
             v1::ERASURE => self.parsed(|_, _: v1::ErasurePublic| not_active()),
             _ => Ok(Err(Rejection::UNKNOWN_KIND)),
-        }?;
-        if done.is_ok() {
-            self.count()?;
         }
-        Ok(done)
     }
 
     fn parsed<T: Format>(&mut self, act: impl FnOnce(&mut Self, T) -> Done) -> Done {
@@ -227,7 +307,8 @@ impl Step<'_, '_, '_> {
             return Ok(Err(rejections::TAG_TAKEN));
         }
         let Entry { index, node, body, .. } = self.entry;
-        self.state.put(place, encode(&TagRecord { index: *index, kind: body.kind, node: *node, ended: None }));
+        let record = TagRecord { index: *index, kind: body.kind, node: *node, ended: None, withdrawn: None };
+        self.state.put(place, encode(&record));
         Ok(Ok(()))
     }
 
@@ -246,6 +327,7 @@ impl Step<'_, '_, '_> {
         Ok(match tag(self.state, of)? {
             Some(record) if record.kind != kind => Err(rejections::NO_SUCH_RECORD),
             Some(record) if record.node != self.entry.node => Err(rejections::NOT_YOURS),
+            Some(record) if record.withdrawn.is_some() => Err(rejections::WITHDRAWN),
             Some(record) if record.ended.is_some() => Err(rejections::ENDED_BEFORE),
             Some(record) => Ok(record),
             None => Err(rejections::NO_SUCH_RECORD),
@@ -258,10 +340,15 @@ impl Step<'_, '_, '_> {
     }
 
     fn study(&mut self, public: v1::StudyPublic) -> Done {
-        if let Some(older) = &public.supersedes {
-            match self.own_record(older, v1::STUDY)? {
+        match &public.supersedes {
+            Some(older) => match self.own_record(older, v1::STUDY)? {
                 Ok(record) => self.end(older, record),
                 Err(rejection) => return Ok(Err(rejection)),
+            },
+            None => {
+                let (node, time) = (self.entry.node, self.entry.time);
+                let counted = registrations(self.state, &node)?.counted(time);
+                self.state.put(registrations_key(&node), encode(&counted));
             }
         }
         check!(self.take_tag(&public.tag)?);
@@ -269,7 +356,14 @@ impl Step<'_, '_, '_> {
     }
 
     fn amendment(&mut self, public: v1::AmendmentPublic) -> Done {
-        check!(self.own_record(&public.of, v1::STUDY)?.map(drop));
+        match self.own_record(&public.of, v1::STUDY)? {
+            Err(rejection) => return Ok(Err(rejection)),
+            Ok(mut record) if public.kind == v1::WITHDRAW => {
+                record.withdrawn = Some(self.entry.index);
+                self.state.put(key(b't', &public.of.to_key()), encode(&record));
+            }
+            Ok(_) => {}
+        }
         check!(self.take_tag(&public.tag)?);
         self.take_presence(public.presence.as_ref())
     }
@@ -341,6 +435,26 @@ impl Step<'_, '_, '_> {
         let record = DisclosureRecord { index, holder, requester, holder_receipt: None, requester_receipt: None };
         self.state.put(place, encode(&record));
         Ok(Ok(()))
+    }
+
+    /// What a site does on its own, under an id that is free once.
+    fn own_act(&mut self, site: &SiteId, id: &[u8]) -> Done {
+        if !speaks_for(self.entry.origin, site) {
+            return Ok(Err(rejections::NOT_YOURS));
+        }
+        let place = id_key(self.entry.body.kind, id);
+        if self.state.contains(&place)? {
+            return Ok(Err(rejections::ID_TAKEN));
+        }
+        self.state.put(place, encode(&self.entry.index));
+        Ok(Ok(()))
+    }
+
+    fn recall_acknowledgement(&mut self, public: v1::RecallAcknowledgementPublic) -> Done {
+        match disclosure(self.state, &public.disclosure)? {
+            Some(record) => self.own_act(&record.requester, &acknowledgement_id(&public)),
+            None => Ok(Err(rejections::NO_SUCH_RECORD)),
+        }
     }
 
     fn receipt(&mut self, public: v1::ReceiptPublic) -> Done {

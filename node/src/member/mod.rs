@@ -141,7 +141,8 @@ impl Member {
         let replica = Arc::new(Replica::open(engine, genesis, Arc::new(Machine))?);
         let node = own.node_id();
         let vault = Vault::new(&secrets.site);
-        let outbox = Outbox::open(archive.engine().clone(), federation, node, secrets.command.clone())?;
+        let entropy = rand::random();
+        let outbox = Outbox::open(archive.engine().clone(), federation, node, secrets.command.clone(), entropy)?;
         let sealing = SealingKey::from_seed(&secrets.sealing);
         let oprf = own_share(&domain, &node, &sealing).ok();
         let floor: Option<ClockFloor> = vault.get(&**archive.engine(), Shelf::Clock, b"floor")?;
