@@ -7,7 +7,8 @@
 //! 3. Under one number of one incarnation at most one command is ever signed. Every opening begins a new
 //!    incarnation, some way ahead by chance: whether the directory is an old copy that somebody put back can't be
 //!    known from within, and commands of the life that the copy lacks may still be on their way. So nobody is accused.
-//! 4. Nothing is deleted before the ledger certified that very content. Content that another number brought into the
+//! 4. Nothing is deleted before the ledger certified that very content, and the caller has come back after it was told
+//!    so: after a crash in between it is told again, and a rejection is never forgotten. Content that another number brought into the
 //!    ledger (before a restart, or in a life that was lost) counts as applied, and not as rejected: nothing is twice.
 //! 5. Numbers have no gaps: a command's number is its place in the lane, counted from the first command that was
 //!    pending when the incarnation began. So a new incarnation rewrites no command.
@@ -66,7 +67,7 @@ pub struct Draft {
     pub matter: Vec<u8>,
 }
 
-/// What the ledger made of a command. After a crash it may be told a second time.
+/// What the ledger made of a command. After a crash it may be told again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub kind: Kind,
@@ -89,11 +90,9 @@ struct Stored {
     matter: Vec<u8>,
 }
 
-/// One lane's places, which count from 0 for ever.
+/// What one lane holds; places count from 0 for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct LanePlaces {
-    /// The place of number 0 of the present incarnation.
-    base: u64,
+struct Held {
     /// The oldest command that is here.
     first: u64,
     /// The place of the next command.
@@ -104,72 +103,56 @@ struct LanePlaces {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Places {
     incarnation: Incarnation,
-    urgent: LanePlaces,
-    bulk: LanePlaces,
+    urgent: Held,
+    bulk: Held,
 }
 
 impl Places {
-    fn lane(&self, lane: Lane) -> &LanePlaces {
+    fn lane(&self, lane: Lane) -> &Held {
         match lane {
             Lane::Urgent => &self.urgent,
             Lane::Bulk => &self.bulk,
         }
     }
 
-    fn lane_mut(&mut self, lane: Lane) -> &mut LanePlaces {
+    fn lane_mut(&mut self, lane: Lane) -> &mut Held {
         match lane {
             Lane::Urgent => &mut self.urgent,
             Lane::Bulk => &mut self.bulk,
         }
     }
+}
 
-    fn waiting(&self, lane: Lane) -> u64 {
-        self.lane(lane).next - self.lane(lane).first
-    }
-
-    /// The same commands under an incarnation behind `newest`.
-    fn in_new_incarnation(mut self, newest: Incarnation, entropy: u32) -> Self {
-        let stride = 1 + entropy % INCARNATION_STRIDE_MAX;
-        self.incarnation = Incarnation(newest.max(self.incarnation).0.saturating_add(stride));
-        for lane in Lane::ALL {
-            let places = self.lane_mut(lane);
-            places.base = places.first;
-        }
-        self
-    }
+/// How far one lane is in this life.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// The place of number 0 of the present incarnation.
+    base: u64,
+    /// Up to here the caller was told what became of it.
+    told: u64,
+    /// Behind what the ledger holds already: from here on commands are handed out.
+    send_from: u64,
+    /// Whether a number of this incarnation was handed out.
+    handed_out: bool,
 }
 
 struct State {
     places: Places,
+    progress: [Progress; 2],
     /// Writes that are not known to be durable, and from which place on they left a lane not durable.
     unsynced: Vec<(Ticket, Lane, u64)>,
-    /// By lane, behind what the ledger holds already: from here on commands are handed out.
-    send_from: [u64; 2],
-    /// By lane: whether a number of this incarnation was handed out.
-    handed_out: [bool; 2],
     entropy: u32,
 }
 
 impl State {
-    /// The commands from `from` on are durable with `ticket` only.
-    fn written(&mut self, ticket: Ticket, lane: Lane, from: u64) {
-        self.unsynced.push((ticket, lane, from));
-    }
-
     fn durable_until(&mut self, lane: Lane, durable: Ticket) -> u64 {
         self.unsynced.retain(|(ticket, ..)| *ticket > durable);
         let unsynced = self.unsynced.iter().filter(|(_, of, _)| *of == lane).map(|(.., from)| *from).min();
         unsynced.unwrap_or(self.places.lane(lane).next)
     }
 
-    fn begin_incarnation(&mut self, places: Places, ticket: Ticket) {
-        self.places = places;
-        for lane in Lane::ALL {
-            let first = places.lane(lane).first;
-            self.written(ticket, lane, first);
-            self.send_from[slot(lane)] = first;
-            self.handed_out[slot(lane)] = false;
-        }
+    fn waiting(&self, lane: Lane) -> u64 {
+        self.places.lane(lane).next - self.progress[slot(lane)].told
     }
 }
 
@@ -202,7 +185,9 @@ impl Outbox {
             Some(bytes) => decode("outbox places", &bytes, 256)?,
             None => Places::default(),
         };
-        let state = State { places, unsynced: Vec::new(), send_from: [0; 2], handed_out: [false; 2], entropy };
+        let begin = |held: &Held| Progress { told: held.first, ..Progress::default() };
+        let progress = [begin(&places.urgent), begin(&places.bulk)];
+        let state = State { places, progress, unsynced: Vec::new(), entropy };
         let outbox = Self { engine, federation, node, key, state: Mutex::new(state) };
         outbox.begin_incarnation(&mut outbox.state(), Incarnation(0))?;
         Ok(outbox)
@@ -214,8 +199,8 @@ impl Outbox {
 
     /// Commands that wait for certification.
     pub fn waiting(&self) -> u64 {
-        let places = self.state().places;
-        Lane::ALL.iter().map(|lane| places.waiting(*lane)).sum()
+        let state = self.state();
+        Lane::ALL.iter().map(|lane| state.waiting(*lane)).sum()
     }
 
     /// Stores `drafts`, in this order, together with `change`, in one write.
@@ -225,10 +210,12 @@ impl Outbox {
         let mut places = state.places;
         for Draft { lane, kind, public, sealed, matter } in drafts {
             let limit = if lane == Lane::Urgent { URGENT_COMMANDS_MAX } else { OUTBOX_COMMANDS_MAX };
-            if places.waiting(lane) >= limit {
-                return Err(OutboxError::Full { waiting: places.waiting(lane) });
+            let held = places.lane_mut(lane);
+            let waiting = held.next - held.first;
+            if waiting >= limit {
+                return Err(OutboxError::Full { waiting });
             }
-            let place = &mut places.lane_mut(lane).next;
+            let place = &mut held.next;
             let stored = Stored { kind, public, sealed, matter };
             change.put(OUTBOX, command_key(self.federation, lane, *place), encode(&stored));
             *place += 1;
@@ -238,7 +225,7 @@ impl Outbox {
         for lane in Lane::ALL {
             let before = state.places.lane(lane).next;
             if places.lane(lane).next > before {
-                state.written(ticket, lane, before);
+                state.unsynced.push((ticket, lane, before));
             }
         }
         state.places = places;
@@ -250,26 +237,25 @@ impl Outbox {
     pub fn pending(&self, lane: Lane, limit: usize) -> Result<Vec<Submission>, OutboxError> {
         let mut state = self.state();
         let until = state.durable_until(lane, self.engine.durable());
-        let from = state.send_from[slot(lane)].max(state.places.lane(lane).first);
-        let places = state.places;
+        let progress = &mut state.progress[slot(lane)];
+        let (from, base) = (progress.send_from, progress.base);
         let stored = self.stored(lane, from, until, limit)?;
-        state.handed_out[slot(lane)] |= !stored.is_empty();
+        progress.handed_out |= !stored.is_empty();
+        let stream = self.stream(state.places.incarnation, lane);
         drop(state);
-        let sign = |(place, stored): (u64, Stored)| self.sign(&places, lane, place, stored);
-        Ok((from..).zip(stored).map(sign).collect())
+        let number = |place: u64| Sequence(place - base);
+        Ok((from..).zip(stored).map(|(place, stored)| self.sign(stream, number(place), stored)).collect())
     }
 
-    fn sign(&self, places: &Places, lane: Lane, place: u64, stored: Stored) -> Submission {
+    fn sign(&self, stream: Stream, sequence: Sequence, stored: Stored) -> Submission {
         let Stored { kind, public, sealed, .. } = stored;
-        let stream = self.stream(places, lane);
-        let sequence = Sequence(place - places.lane(lane).base);
         let hash = sealed.as_deref().map(sealed_hash);
         let body = CommandBody { version: VERSION, kind, stream, sequence, public, sealed: hash };
         Submission { command: body.sign(self.federation, &self.key), sealed }
     }
 
-    fn stream(&self, places: &Places, lane: Lane) -> Stream {
-        Stream { node: self.node, incarnation: places.incarnation, lane }
+    fn stream(&self, incarnation: Incarnation, lane: Lane) -> Stream {
+        Stream { node: self.node, incarnation, lane }
     }
 
     fn stored(&self, lane: Lane, from: u64, until: u64, limit: usize) -> Result<Vec<Stored>, OutboxError> {
@@ -278,52 +264,68 @@ impl Outbox {
         pairs.iter().map(|(_, value)| Ok(decode("outbox command", value, ENTRY_BYTES_MAX)?)).collect()
     }
 
-    /// Deletes what the replica's newest certificate covers, and says what became of it; begins a new incarnation
-    /// when the ledger holds numbers of ours that were not given out here. To be called after every certificate,
-    /// until it returns nothing.
+    /// Says what became of the commands that the replica's newest certificate covers, and deletes those of which it
+    /// was said at the call before; begins a new incarnation when the ledger holds numbers of ours that were not
+    /// given out here. To be called after every certificate, until it returns nothing; who calls again has done, and
+    /// written to the same engine, whatever it had to do about the answer.
     pub fn settle(&self, replica: &Replica) -> Result<Vec<Settled>, OutboxError> {
         let mut state = self.state();
-        if let Some(newest) = self.ledger_is_ahead(&state.places, replica)? {
+        self.delete_told(&mut state)?;
+        if let Some(newest) = self.ledger_is_ahead(&state, replica)? {
             self.begin_incarnation(&mut state, newest)?;
         }
         let certified = replica.certificate().map_or(LedgerSize(0), |certificate| certificate.checkpoint().size);
-        let mut places = state.places;
-        let mut batch = Batch::new();
         let mut settled = Vec::new();
         for lane in Lane::ALL {
-            let step = Step { outbox: self, replica, certified, lane };
-            step.settle_numbered(&mut places, &mut batch, &mut settled)?;
-            if !state.handed_out[slot(lane)] {
-                step.settle_repeated(&mut places, &mut batch, &mut settled)?;
-            }
-            let taken = kernel::next_sequence(replica.view(), &self.stream(&places, lane))?;
-            let placed = places.lane(lane).base.saturating_add(taken.0).min(places.lane(lane).next);
-            state.send_from[slot(lane)] = placed.max(places.lane(lane).first);
-        }
-        if !settled.is_empty() {
-            batch.put(OUTBOX, places_key(self.federation), encode(&places));
-            self.engine.submit(batch)?;
-            state.places = places;
+            let stream = self.stream(state.places.incarnation, lane);
+            let held = *state.places.lane(lane);
+            let step = Step { outbox: self, replica, certified, stream, held };
+            let progress = &mut state.progress[slot(lane)];
+            step.settle_numbered(progress, &mut settled)?;
+            step.settle_repeated(progress, &mut settled)?;
+            let taken = kernel::next_sequence(replica.view(), &stream)?;
+            let behind_ledger = progress.base.saturating_add(taken.0).min(held.next);
+            progress.send_from = behind_ledger.max(progress.told);
         }
         Ok(settled)
     }
 
+    fn delete_told(&self, state: &mut State) -> Result<(), OutboxError> {
+        let mut places = state.places;
+        let mut batch = Batch::new();
+        for lane in Lane::ALL {
+            let (held, told) = (places.lane_mut(lane), state.progress[slot(lane)].told);
+            (held.first..told).for_each(|place| {
+                batch.delete(OUTBOX, command_key(self.federation, lane, place));
+            });
+            held.first = told;
+        }
+        if !batch.is_empty() {
+            batch.put(OUTBOX, places_key(self.federation), encode(&places));
+            self.engine.submit(batch)?;
+            state.places = places;
+        }
+        Ok(())
+    }
+
     /// The newest incarnation that the ledger has of this node, when it holds something that this outbox did not
     /// give out: another life of this node wrote it.
-    fn ledger_is_ahead(&self, places: &Places, replica: &Replica) -> Result<Option<Incarnation>, OutboxError> {
+    fn ledger_is_ahead(&self, state: &State, replica: &Replica) -> Result<Option<Incarnation>, OutboxError> {
         let newest = kernel::incarnation(replica.view(), &self.node)?.unwrap_or_default();
-        if newest > places.incarnation {
+        if newest > state.places.incarnation {
             return Ok(Some(newest));
         }
         for lane in Lane::ALL {
-            let stream = self.stream(places, lane);
-            let LanePlaces { base, first, next } = *places.lane(lane);
+            let stream = self.stream(state.places.incarnation, lane);
+            let Progress { base, told, .. } = state.progress[slot(lane)];
+            let next = state.places.lane(lane).next;
             if kernel::next_sequence(replica.view(), &stream)?.0 > next - base {
                 return Ok(Some(newest));
             }
-            if let Some(oldest) = self.stored(lane, first, next, 1)?.pop()
-                && let Some(placed) = replica.placed(&stream, Sequence(first - base))?
-                && placed.command != self.sign(places, lane, first, oldest).command.hash()
+            let number = Sequence(told - base);
+            if let Some(oldest) = self.stored(lane, told, next, 1)?.pop()
+                && let Some(placed) = replica.placed(&stream, number)?
+                && placed.command != self.sign(stream, number, oldest).command.hash()
             {
                 return Ok(Some(newest));
             }
@@ -332,13 +334,21 @@ impl Outbox {
     }
 
     fn begin_incarnation(&self, state: &mut State, newest: Incarnation) -> Result<(), OutboxError> {
-        let places = state.places.in_new_incarnation(newest, state.entropy);
-        // Another draw for the next time, from the same seed: no two lives share one.
+        let stride = 1 + state.entropy % INCARNATION_STRIDE_MAX;
+        // Another draw for the next time in this life.
         state.entropy = state.entropy.rotate_left(7).wrapping_mul(0x9E37_79B1).wrapping_add(1);
+        let mut places = state.places;
+        places.incarnation = Incarnation(newest.max(places.incarnation).0.saturating_add(stride));
         let mut batch = Batch::new();
         batch.put(OUTBOX, places_key(self.federation), encode(&places));
         let ticket = self.engine.submit(batch)?;
-        state.begin_incarnation(places, ticket);
+        state.places = places;
+        for lane in Lane::ALL {
+            let progress = &mut state.progress[slot(lane)];
+            let told = progress.told;
+            *progress = Progress { base: told, told, send_from: told, handed_out: false };
+            state.unsynced.push((ticket, lane, told));
+        }
         Ok(())
     }
 
@@ -360,60 +370,49 @@ struct Step<'a> {
     outbox: &'a Outbox,
     replica: &'a Replica,
     certified: LedgerSize,
-    lane: Lane,
+    stream: Stream,
+    held: Held,
 }
 
 impl Step<'_> {
+    /// The commands that nothing was told of yet, with their places.
+    fn untold(&self, told: u64) -> Result<impl Iterator<Item = (u64, Stored)> + use<>, OutboxError> {
+        let stored = self.outbox.stored(self.stream.lane, told, self.held.next, STEP_COMMANDS_MAX)?;
+        Ok((told..).zip(stored))
+    }
+
     /// What is certified under its number of this incarnation.
-    fn settle_numbered(
-        &self,
-        places: &mut Places,
-        batch: &mut Batch,
-        settled: &mut Vec<Settled>,
-    ) -> Result<(), OutboxError> {
-        let stream = self.outbox.stream(places, self.lane);
-        let LanePlaces { base, first, next } = *places.lane(self.lane);
-        for (place, stored) in (first..).zip(self.outbox.stored(self.lane, first, next, STEP_COMMANDS_MAX)?) {
-            let placed = self.replica.placed(&stream, Sequence(place - base)).map_err(ReplicaError::from)?;
+    fn settle_numbered(&self, progress: &mut Progress, settled: &mut Vec<Settled>) -> Result<(), OutboxError> {
+        for (place, stored) in self.untold(progress.told)? {
+            let number = Sequence(place - progress.base);
+            let placed = self.replica.placed(&self.stream, number).map_err(ReplicaError::from)?;
             let Some(placed) = placed.filter(|placed| self.certified.contains(placed.index)) else { break };
-            let told = match placed.outcome {
+            settled.push(match placed.outcome {
                 Outcome::Rejected(rejection) => match self.outbox.applied_at(self.replica, &stored)? {
                     Some(index) => told(stored, index, Ok(())),
                     None => told(stored, placed.index, Err(rejection)),
                 },
                 // A refused command has no place in its stream.
                 Outcome::Applied | Outcome::Refused(_) => told(stored, placed.index, Ok(())),
-            };
-            self.remove(places, place, batch);
-            settled.push(told);
+            });
+            progress.told = place + 1;
         }
         Ok(())
     }
 
-    /// What an earlier life brought into the ledger, as long as no number of this incarnation was handed out.
-    fn settle_repeated(
-        &self,
-        places: &mut Places,
-        batch: &mut Batch,
-        settled: &mut Vec<Settled>,
-    ) -> Result<(), OutboxError> {
-        let LanePlaces { base, first, next } = *places.lane(self.lane);
-        if first != base {
+    /// What an earlier life brought into the ledger: needs no number, as long as none was handed out behind it.
+    fn settle_repeated(&self, progress: &mut Progress, settled: &mut Vec<Settled>) -> Result<(), OutboxError> {
+        if progress.handed_out || progress.told != progress.base {
             return Ok(());
         }
-        for (place, stored) in (first..).zip(self.outbox.stored(self.lane, first, next, STEP_COMMANDS_MAX)?) {
+        for (place, stored) in self.untold(progress.told)? {
             let applied = self.outbox.applied_at(self.replica, &stored)?;
             let Some(index) = applied.filter(|index| self.certified.contains(*index)) else { break };
-            self.remove(places, place, batch);
-            places.lane_mut(self.lane).base = place + 1;
             settled.push(told(stored, index, Ok(())));
+            progress.told = place + 1;
+            progress.base = place + 1;
         }
         Ok(())
-    }
-
-    fn remove(&self, places: &mut Places, place: u64, batch: &mut Batch) {
-        batch.delete(OUTBOX, command_key(self.outbox.federation, self.lane, place));
-        places.lane_mut(self.lane).first = place + 1;
     }
 }
 

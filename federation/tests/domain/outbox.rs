@@ -213,6 +213,33 @@ fn a_rejection_comes_back_with_its_reason_and_matter() {
 }
 
 #[test]
+fn what_was_told_is_told_again_until_the_caller_came_back() {
+    let mut scene = scene();
+    scene.world.apply(
+        &scene.core,
+        C,
+        CONSENT,
+        ConsentPublic { version: VERSION, consent: consent_id(99), tag: tag(1), presence: None }.to_bytes(),
+        Some(vec![1]),
+    );
+    scene.enqueue(consent(1));
+    scene.disk.flush_all();
+    let out = scene.hand_out(9);
+    scene.deliver(&out);
+    scene.follow();
+    scene.world.certify(&scene.replica);
+    let settle = |scene: &Scene| scene.outbox.settle(&scene.replica).expect("settles").len();
+    assert_eq!((settle(&scene), scene.outbox.waiting()), (1, 0));
+    // The process dies before the caller could act on the rejection.
+    let keep = scene.disk.unsynced();
+    scene.crash(keep);
+    assert_eq!(scene.outbox.waiting(), 1);
+    scene.drain();
+    assert_eq!(scene.matters(), [(1, Err(TAG_TAKEN))]);
+    assert!(waiting(&scene).is_empty());
+}
+
+#[test]
 fn what_cannot_be_sent_or_kept_is_refused_when_it_comes() {
     let scene = scene();
     let refused = |draft: Draft| match scene.outbox.enqueue(vec![draft], Batch::new()) {
