@@ -10,7 +10,7 @@ use libp2p::gossipsub::{MessageAcceptance, MessageId};
 use libp2p::request_response::ResponseChannel;
 use libp2p::{Multiaddr, PeerId};
 use tessera_consensus::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::directory::Directory;
 use super::streams::{self, PeerStream};
@@ -54,7 +54,7 @@ pub(super) enum Command {
 
 /// What the node answers to what came in.
 pub(super) enum Answer {
-    Reply { channel: ResponseChannel<PeerReply>, reply: Box<PeerReply> },
+    Reply { channel: ResponseChannel<PeerReply>, reply: Box<PeerReply>, place: OwnedSemaphorePermit },
     Gossip { message: MessageId, from: PeerId, acceptance: MessageAcceptance },
 }
 
@@ -95,11 +95,13 @@ impl std::fmt::Debug for NetEvent {
 pub struct ReplySender {
     pub(super) channel: ResponseChannel<PeerReply>,
     pub(super) answers: mpsc::Sender<Answer>,
+    /// Its place among the requests that wait.
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 impl ReplySender {
     pub async fn send(self, reply: PeerReply) {
-        let answer = Answer::Reply { channel: self.channel, reply: Box::new(reply) };
+        let answer = Answer::Reply { channel: self.channel, reply: Box::new(reply), place: self.place };
         // When the network has ended, nobody waits for the reply any more.
         let _ = self.answers.send(answer).await;
     }
@@ -121,6 +123,8 @@ pub struct GossipVerdict {
     pub(super) message: MessageId,
     pub(super) from: PeerId,
     pub(super) answers: mpsc::Sender<Answer>,
+    /// Its place among the messages that wait; given back with this.
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl GossipVerdict {

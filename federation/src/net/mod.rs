@@ -7,7 +7,7 @@
 //! - [`Server`] and [`fetch()`] run retrievals ([`crate::retrieve`]) over streams.
 //!
 //! Bounds: every queue has a named length; when one is full, requests are answered *busy*, gossip and streams are
-//! dropped (the sender asks again), and only `PeerUp` and `PeerDown` wait, for they are as few as members.
+//! dropped (the sender asks again), and only `PeerUp` and `PeerDown` wait, for they are as few as connections.
 
 mod behaviour;
 mod codec;
@@ -39,6 +39,10 @@ pub const GOSSIP_BYTES_MAX: usize = 128 * 1024;
 pub const EVENTS_MAX: usize = 1024;
 /// Orders of the node that wait for the network.
 pub const COMMANDS_MAX: usize = 256;
+/// Requests of others that wait for the node's answer, of up to 4 MiB each; more are answered *busy*.
+pub const REQUESTS_WAITING_MAX: usize = 64;
+/// Gossip messages that wait for the node's verdict; more are dropped.
+pub const GOSSIP_WAITING_MAX: usize = 256;
 /// Requests that one connection carries at a time, both ways together.
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 16;
 /// How long a request may take.
@@ -48,7 +52,7 @@ pub const DIALLED_PEERS_MAX: usize = 32;
 /// Connections that others may hold open here.
 pub const INBOUND_CONNECTIONS_MAX: u32 = 4_096;
 /// Connections that are being set up by strangers, until their key is known.
-pub const HANDSHAKES_MAX: u32 = 64;
+pub const HANDSHAKES_MAX: u32 = 256;
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 /// How often a quiet connection is tried, which also keeps translators from forgetting it.

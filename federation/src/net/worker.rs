@@ -14,7 +14,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identity, ping};
 use tessera_consensus::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::behaviour::{self, Behaviour, BehaviourEvent};
@@ -22,7 +22,7 @@ use super::dialer::Dialer;
 use super::directory::{self, Directory};
 use super::handle::{Answer, Command, GossipVerdict, NetError, NetEvent, ReplySender, StartError};
 use super::wire::{PeerReply, RequestRefusal};
-use super::{EVENTS_MAX, NetConfig, streams};
+use super::{GOSSIP_WAITING_MAX, NetConfig, REQUESTS_WAITING_MAX, streams};
 
 /// How often it is looked whom to dial.
 const DIAL_CHECK: Duration = Duration::from_millis(100);
@@ -45,8 +45,10 @@ struct Worker {
     dialer: Dialer,
     started: Instant,
     events: mpsc::Sender<NetEvent>,
-    /// Events that found no room; in order before any newer one.
+    /// Events that found no room; in order before any newer one. Requests and gossip among them hold a place each.
     late: VecDeque<NetEvent>,
+    request_places: Arc<Semaphore>,
+    gossip_places: Arc<Semaphore>,
     answers: mpsc::Sender<Answer>,
     waiting: HashMap<OutboundRequestId, oneshot::Sender<Result<PeerReply, NetError>>>,
     /// Connected members under the names that they had when they connected.
@@ -78,6 +80,8 @@ pub async fn start(
         started: Instant::now(),
         events,
         late: VecDeque::new(),
+        request_places: Arc::new(Semaphore::new(REQUESTS_WAITING_MAX)),
+        gossip_places: Arc::new(Semaphore::new(GOSSIP_WAITING_MAX)),
         answers,
         waiting: HashMap::new(),
         up: HashMap::new(),
@@ -198,9 +202,10 @@ impl Worker {
     fn take_answer(&mut self, answer: Answer) {
         let behaviour = self.swarm.behaviour_mut();
         match answer {
-            Answer::Reply { channel, reply } => {
+            Answer::Reply { channel, reply, place } => {
                 // Too late: the peer has given up or is gone.
                 let _ = behaviour.requests.send_response(channel, *reply);
+                drop(place);
             }
             Answer::Gossip { message, from, acceptance } => {
                 behaviour.gossip.report_message_validation_result(&message, &from, acceptance);
@@ -234,7 +239,7 @@ impl Worker {
         self.dialer.connected(&peer, self.now_ms());
         self.up.insert(peer, node);
         self.directory.set_connected(node, true);
-        self.emit_always(NetEvent::PeerUp(node));
+        self.emit(NetEvent::PeerUp(node));
     }
 
     fn peer_down(&mut self, peer: PeerId) {
@@ -244,7 +249,7 @@ impl Worker {
             if !self.up.values().any(|other| *other == node) {
                 self.directory.set_connected(node, false);
             }
-            self.emit_always(NetEvent::PeerDown(node));
+            self.emit(NetEvent::PeerDown(node));
         }
     }
 
@@ -270,8 +275,10 @@ impl Worker {
 
     fn take_gossip(&mut self, from: PeerId, message: gossipsub::MessageId, bytes: Vec<u8>) {
         let Some(node) = self.directory.node(&from) else { return };
-        let verdict = GossipVerdict { message, from, answers: self.answers.clone() };
-        // Dropped with the event when there is no room: then it goes no further.
+        let Ok(place) = Arc::clone(&self.gossip_places).try_acquire_owned() else {
+            return tracing::debug!(?node, "too much gossip waits; a message goes no further");
+        };
+        let verdict = GossipVerdict { message, from, answers: self.answers.clone(), _place: place };
         self.emit(NetEvent::Gossip { from: node, bytes, verdict });
     }
 
@@ -294,14 +301,14 @@ impl Worker {
 
     fn take_request(&mut self, peer: PeerId, request: super::PeerRequest, channel: ResponseChannel<PeerReply>) {
         let Some(from) = self.directory.node(&peer) else { return };
-        let reply = ReplySender { channel, answers: self.answers.clone() };
-        if let Some(NetEvent::Request { reply, .. }) =
-            self.emit(NetEvent::Request { from, request: Box::new(request), reply })
-        {
-            // Too late for the peer is no matter here.
+        let Ok(place) = Arc::clone(&self.request_places).try_acquire_owned() else {
             let busy = PeerReply::Refused(RequestRefusal::Busy);
-            let _ = self.swarm.behaviour_mut().requests.send_response(reply.channel, busy);
-        }
+            // Too late for the peer is no matter here.
+            let _ = self.swarm.behaviour_mut().requests.send_response(channel, busy);
+            return;
+        };
+        let reply = ReplySender { channel, answers: self.answers.clone(), place };
+        self.emit(NetEvent::Request { from, request: Box::new(request), reply });
     }
 
     fn settle(&mut self, id: OutboundRequestId, result: Result<PeerReply, NetError>) {
@@ -311,27 +318,16 @@ impl Worker {
         }
     }
 
-    /// Hands an event to the node, or gives it back when there is no room.
-    fn emit(&mut self, event: NetEvent) -> Option<NetEvent> {
-        if self.late.is_empty() {
-            match self.events.try_send(event) {
-                Ok(()) => return None,
-                Err(mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event)) => {
-                    return Some(event);
-                }
-            }
+    /// Hands an event to the node, after those that found no room before.
+    fn emit(&mut self, event: NetEvent) {
+        if !self.late.is_empty() {
+            return self.late.push_back(event);
         }
-        if self.late.len() < EVENTS_MAX {
-            self.late.push_back(event);
-            return None;
-        }
-        Some(event)
-    }
-
-    /// For what must not be lost. There are no more of them than connections come and go.
-    fn emit_always(&mut self, event: NetEvent) {
-        if let Some(event) = self.emit(event) {
-            self.late.push_back(event);
+        match self.events.try_send(event) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(event)) => self.late.push_back(event),
+            // The node no longer listens; the worker is about to end.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
     }
 }

@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use tessera_consensus::follow::{FollowReply, FollowRequest};
 use tessera_federation::net::{
-    NetError, NetEvent, PeerReply, PeerRequest, PeerStream, RequestRefusal, Verdict, fetch, fetch_through,
+    NetError, NetEvent, PeerReply, PeerRequest, PeerStream, REQUESTS_WAITING_MAX, RequestRefusal, Verdict, fetch,
+    fetch_through,
 };
 use tessera_federation::retrieve::wire::v1::RefusalCode;
 use tessera_federation::retrieve::{Failure, Outcome};
@@ -87,6 +88,40 @@ async fn a_request_that_nobody_answers_fails_at_once() {
     let NetEvent::Request { reply, .. } = north.event().await else { panic!("a request") };
     drop(reply);
     assert!(matches!(asking.await.expect("no panic"), Err(NetError::NoReply(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_no_room_says_so_and_answers_the_others() {
+    const PEERS: u8 = 5;
+    const REQUESTS: usize = 15;
+    let mut north = Node::start("north", 1, Door::Open).await;
+    let mut others = Vec::new();
+    for number in 0..PEERS {
+        others.push(Node::start(&format!("south-{number}"), 10 + number, Door::OnlyOut).await);
+    }
+    north.admit(&others.iter().collect::<Vec<_>>()).await;
+    for other in &mut others {
+        other.admit(&[&north]).await;
+        other.up(vec![north.me.node]).await;
+    }
+    let asked = others.iter().flat_map(|other| std::iter::repeat_n(other.net.clone(), REQUESTS));
+    let mut asking = tokio::task::JoinSet::new();
+    for net in asked {
+        let node = north.me.node;
+        asking.spawn(async move { net.request(node, checkpoint_request()).await });
+    }
+    let busy = Ok(PeerReply::Refused(RequestRefusal::Busy));
+    for _ in REQUESTS_WAITING_MAX..usize::from(PEERS) * REQUESTS {
+        let answered = tokio::time::timeout(PATIENCE, asking.join_next()).await.expect("in time").expect("a request");
+        assert_eq!(answered.expect("no panic"), busy, "only those without a place are answered yet");
+    }
+    let _streams = answering(north);
+    let mut served = 0;
+    while let Some(answered) = asking.join_next().await {
+        assert!(matches!(answered.expect("no panic"), Ok(PeerReply::Follow(_))));
+        served += 1;
+    }
+    assert_eq!(served, REQUESTS_WAITING_MAX);
 }
 
 #[tokio::test(flavor = "multi_thread")]
