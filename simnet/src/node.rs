@@ -87,6 +87,7 @@ pub struct Running {
     life: Life,
     pub replica: Arc<Replica>,
     pub core: Option<SimCore>,
+    pub outbox: Arc<Outbox>,
 }
 
 /// The wall clock of a simulated machine. All clocks agree on this page.
@@ -182,14 +183,6 @@ impl Node {
     pub fn matters(&self) -> BTreeMap<u32, Matter> {
         self.running.as_ref().map(|running| catalogue(running.replica.view())).unwrap_or_default()
     }
-
-    /// Commands in the outbox of a running node.
-    pub fn waiting(&self) -> Result<u64, OutboxError> {
-        let Some(running) = &self.running else { return Ok(0) };
-        let identity = self.surroundings.founding.identity(self.host);
-        let (engine, federation) = (running.replica.engine().clone(), running.replica.federation());
-        Ok(Outbox::open(engine, federation, identity.node, identity.command.clone())?.waiting())
-    }
 }
 
 struct BootSetup {
@@ -253,8 +246,9 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
         leader: None,
         rng: stream(plan.seed, &format!("driver of {host}, life {lives}")),
     };
+    let outbox = driver.origin.outbox();
     life.spawn(driver.run(inbox));
-    Ok(Running { life, replica, core })
+    Ok(Running { life, replica, core, outbox })
 }
 
 fn certifier(identity: &Identity, guard: &dyn Engine, replica: &Replica) -> Result<Certifier, BootError> {

@@ -3,7 +3,7 @@
 //!
 //! Its catalogue is a table beside the outbox, written in the same batch as the command, as a gateway's is: so after
 //! a crash the origin knows which matters it had taken, and goes on with the next. A study whose place another site
-//! took at the same time is registered again at the next free one.
+//! took at the same time is registered again at the next free one, before the outbox forgets that it was rejected.
 //!
 //! Sans-IO but for the engine: the driver carries [`Origin::due`] out.
 
@@ -13,19 +13,21 @@ use std::sync::Arc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tessera_consensus::kernel::{KIND_NOTHING, StateRead};
+use tessera_consensus::kernel::StateRead;
 use tessera_consensus::raft::intake::SubmitResult;
 use tessera_consensus::replica::Replica;
 use tessera_consensus::wire::v1::{Kind, Submission};
 use tessera_consensus::wire::{decode, encode};
 use tessera_consensus::{Hash, Lane, LedgerIndex, SiteId, UnixMillis};
-use tessera_federation::RecordId;
 use tessera_federation::blind::{Binding, IdentifierKey, Part};
 use tessera_federation::history::{next_free, presence};
 use tessera_federation::machine;
 use tessera_federation::outbox::{Draft, Outbox, OutboxError, Settled};
 use tessera_federation::wire::Format;
-use tessera_federation::wire::v1::{STUDY, StudyDetails, StudyPublic, StudySealed, VERSION};
+use tessera_federation::wire::v1::{
+    BREAK_GLASS, BreakGlassPublic, STUDY, StudyDetails, StudyPublic, StudySealed, VERSION,
+};
+use tessera_federation::{BreakGlassId, RecordId};
 use tessera_policy::VisibilityClass;
 use tessera_storage::engine::{Batch, Engine, Table, View};
 
@@ -41,7 +43,7 @@ const SUBMIT_COMMANDS_MAX: usize = 32;
 const SUBMIT_PATIENCE_MS: u64 = 3_000;
 /// Pause between submissions.
 const SUBMIT_PAUSE_MS: u64 = 100;
-/// Every so many matters, one is a sign of life on the urgent lane.
+/// Every so many matters, one is a break-glass notice on the urgent lane.
 const URGENT_EVERY: u32 = 6;
 const RECORD_BYTES_MAX: usize = 4096;
 
@@ -81,15 +83,13 @@ pub struct Origin {
     host: Host,
     site: SiteId,
     engine: Arc<dyn Engine>,
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     replica: Arc<Replica>,
     patients: Arc<Vec<IdentifierKey>>,
     oracle: Oracle,
     rng: ChaCha8Rng,
     workload: Workload,
     matters: BTreeMap<u32, Matter>,
-    /// Matters whose place was taken by others.
-    again: BTreeSet<u32>,
     register_at: UnixMillis,
     submit_at: UnixMillis,
     /// Number of the newest submission, and its commands until it is answered.
@@ -110,10 +110,11 @@ pub struct OriginSetup<'a> {
 
 impl Origin {
     pub fn open(setup: OriginSetup<'_>) -> Result<Self, OutboxError> {
-        let OriginSetup { identity, engine, replica, patients, oracle, rng, workload } = setup;
-        let outbox = Outbox::open(engine.clone(), replica.federation(), identity.node, identity.command.clone())?;
+        let OriginSetup { identity, engine, replica, patients, oracle, mut rng, workload } = setup;
+        let (federation, key) = (replica.federation(), identity.command.clone());
+        let outbox = Arc::new(Outbox::open(engine.clone(), federation, identity.node, key, rng.random())?);
         let matters = catalogue(&*engine);
-        let mut origin = Self {
+        Ok(Self {
             host: identity.host,
             site: identity.site.clone(),
             outbox,
@@ -123,61 +124,21 @@ impl Origin {
             rng,
             workload,
             matters,
-            again: BTreeSet::new(),
             register_at: UnixMillis(0),
             submit_at: UnixMillis(0),
             submission: 0,
             under_way: None,
             engine,
-        };
-        origin.reconcile(identity)?;
-        Ok(origin)
+        })
     }
 
-    pub fn waiting(&self) -> u64 {
-        self.outbox.waiting()
+    /// To look at from outside.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        self.outbox.clone()
     }
 
     pub fn is_done(&self) -> bool {
-        self.matters.len() as u32 >= self.workload.commands && self.again.is_empty() && self.waiting() == 0
-    }
-
-    /// A crash may fall between the outbox's settling and the catalogue's: then the ledger tells.
-    fn reconcile(&mut self, identity: &Identity) -> Result<(), OutboxError> {
-        let mut in_outbox = BTreeSet::new();
-        for lane in Lane::ALL {
-            let pending = self.outbox.pending(lane, usize::MAX)?;
-            in_outbox.extend(pending.into_iter().map(|submission| submission.command.body.public));
-        }
-        for (number, matter) in self.matters.clone() {
-            let Matter::Waiting { public } = matter else { continue };
-            if in_outbox.contains(&public) {
-                continue;
-            }
-            let applied = match StudyPublic::from_bytes(&public).ok().filter(|_| is_study(number)) {
-                Some(study) => machine::tag(self.replica.view(), &study.tag)?
-                    .filter(|record| record.node == identity.node)
-                    .map(|record| record.index),
-                None => self.find_sign_of_life(identity, &public)?,
-            };
-            match applied {
-                Some(index) => self.done(number, index)?,
-                None => drop(self.again.insert(number)),
-            }
-        }
-        Ok(())
-    }
-
-    fn find_sign_of_life(&self, identity: &Identity, public: &[u8]) -> Result<Option<LedgerIndex>, OutboxError> {
-        use tessera_consensus::wire::v1::Leaf;
-        for index in (0..self.replica.size().0).map(LedgerIndex) {
-            let Some(entry) = self.replica.entry(index)? else { break };
-            let body = Leaf::from_bytes(&entry.leaf)?.command.body;
-            if body.stream.node == identity.node && body.kind == KIND_NOTHING && body.public == public {
-                return Ok(Some(index));
-            }
-        }
-        Ok(None)
+        self.matters.len() as u32 >= self.workload.commands && self.outbox.waiting() == 0
     }
 
     /// Registers what is due, and says what to send to the core now.
@@ -185,9 +146,7 @@ impl Origin {
         if now >= self.register_at {
             self.register_at = now.plus_ms(self.rng.random_range(20..=self.workload.pause_ms_max));
             let next = self.matters.len() as u32;
-            if let Some(number) = self.again.pop_first() {
-                self.register(number)?;
-            } else if next < self.workload.commands {
+            if next < self.workload.commands {
                 self.register(next)?;
             }
         }
@@ -230,7 +189,7 @@ impl Origin {
                 match outcome {
                     Ok(()) => self.done(number, index)?,
                     // Its place was taken: the next free one.
-                    Err(_) => drop(self.again.insert(number)),
+                    Err(_) => self.register(number)?,
                 }
             }
         }
@@ -251,7 +210,7 @@ impl Origin {
     fn register(&mut self, number: u32) -> Result<(), OutboxError> {
         let (lane, kind, public, sealed) = match is_study(number) {
             true => self.study(number)?,
-            false => (Lane::Urgent, KIND_NOTHING, number.to_be_bytes().to_vec(), None),
+            false => (Lane::Urgent, BREAK_GLASS, self.break_glass(number), None),
         };
         let mut change = Batch::new();
         self.note(&mut change, number, Matter::Waiting { public: public.clone() });
@@ -291,15 +250,19 @@ impl Origin {
         Ok((Lane::Bulk, STUDY, public.to_bytes(), Some(sealed.to_bytes())))
     }
 
+    fn break_glass(&mut self, number: u32) -> Vec<u8> {
+        let (site, holder) = (self.site.clone(), self.site.clone());
+        let break_glass = BreakGlassId::from_bytes(self.rng.random());
+        let at = UnixMillis(u64::from(number));
+        BreakGlassPublic { version: VERSION, break_glass, site, holder, at }.to_bytes()
+    }
+
     /// Places of studies that are on their way.
     fn reserved(&self) -> BTreeSet<[u8; 33]> {
         let mut places = BTreeSet::new();
         for (number, matter) in &self.matters {
             let Matter::Waiting { public } = matter else { continue };
             let Some(study) = StudyPublic::from_bytes(public).ok().filter(|_| is_study(*number)) else { continue };
-            if self.again.contains(number) {
-                continue;
-            }
             places.insert(study.tag.to_key());
             places.extend(study.presence.map(|presence| presence.tag.to_key()));
         }

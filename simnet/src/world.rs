@@ -212,7 +212,7 @@ impl World {
                     Matter::Waiting { .. } => None::<LedgerIndex>,
                 };
                 let matters: BTreeMap<_, _> = node.matters().iter().map(|(n, matter)| (*n, index(matter))).collect();
-                let waiting = node.waiting().unwrap_or(u64::MAX);
+                let waiting = running.outbox.waiting();
                 Some(NodeEnd {
                     host: node.host,
                     replica: running.replica.clone(),

@@ -264,6 +264,20 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         }
     }
 
+    /// Completes when Raft has stopped here, with the reason: a failed write, or a shutdown. A core node whose Raft
+    /// has stopped for another reason than its own shutdown must end: it may have lost what it confirmed.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(reason) = &metrics.borrow_watched().running_state {
+                return reason.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "Raft has ended".into();
+            }
+        }
+    }
+
     /// openraft's own handle, for waiting and metrics.
     pub fn raft(&self) -> &Raft<TypeConfig<Rt>, StateMachine> {
         &self.raft

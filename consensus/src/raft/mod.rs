@@ -34,5 +34,7 @@ mod intake_tests;
 #[cfg(test)]
 mod log_store_tests;
 #[cfg(test)]
+mod wire_tests;
+#[cfg(test)]
 #[path = "../../tests/world/mod.rs"]
 mod world;

@@ -94,7 +94,7 @@ async fn a_request_that_nobody_answers_fails_at_once() {
 async fn a_node_that_has_no_room_says_so_and_answers_the_others() {
     const PEERS: u8 = 5;
     const REQUESTS: usize = 15;
-    let mut north = Node::start("north", 1, Door::Open).await;
+    let north = Node::start("north", 1, Door::Open).await;
     let mut others = Vec::new();
     for number in 0..PEERS {
         others.push(Node::start(&format!("south-{number}"), 10 + number, Door::OnlyOut).await);
