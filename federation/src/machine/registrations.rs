@@ -1,5 +1,7 @@
 //! How many studies a node registers in a day, kept in the state, so that every evaluator of the blind index gives
 //! the same node the same budget. Whole numbers only; the average forgets in about a week.
+//!
+//! Not the budget itself: that is the evaluator's.
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::UnixMillis;

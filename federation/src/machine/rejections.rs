@@ -1,5 +1,7 @@
 //! Why the machine rejects a command: one table of numbers and sentences. The numbers stand in the ledger's outcomes
 //! and never change their meaning; those below 256 are the kernel's.
+//!
+//! Not for what a node refuses before it asks the ledger.
 
 use tessera_consensus::kernel::Rejection;
 
