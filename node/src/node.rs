@@ -55,6 +55,8 @@ pub async fn run(options: Dir) -> anyhow::Result<()> {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { following::follow(following, inputs, receiver).await.context("following the ledger") });
     tasks.spawn(async move { following::send(sending).await.context("the outbox") });
+    let core = member.clone();
+    tasks.spawn(async move { core.raft_stopped().await });
     tokio::spawn(following::register(member.clone()));
     let stop = CancellationToken::new();
     let gateway = start_dicom(&config, &archive, stop.clone()).await?;

@@ -78,7 +78,7 @@ pub enum StartError {
     StateMachine(#[from] StateMachineError),
     #[error(
         "the Raft log ends at {log:?}, the ledger was applied up to {applied}: the Raft directory was lost or put \
-         back from a copy; this core node may not vote with it; rejoin as a learner"
+         back from a copy; this core node may not vote with it"
     )]
     LogBehindLedger { log: Option<LogId>, applied: LogId },
     #[error("the ledger's core cannot be read: {0}")]
@@ -89,6 +89,13 @@ pub enum StartError {
     Timing(String),
     #[error("Raft did not start: {0}")]
     Raft(String),
+}
+
+impl StartError {
+    /// Whether this node remembers less than it once confirmed, so that it may not vote any more.
+    pub fn is_loss_of_memory(&self) -> bool {
+        matches!(self, Self::Log(LogError::LogShorterThanDurable { .. }) | Self::LogBehindLedger { .. })
+    }
 }
 
 /// What a core node says of itself and of the core.

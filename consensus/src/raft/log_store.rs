@@ -65,7 +65,7 @@ pub enum LogError {
     Hole { expected: u64, found: u64 },
     #[error(
         "this core node's log came back shorter than what it had confirmed ({found:?}, confirmed {confirmed:?}): it \
-         may not vote with it; rejoin as a learner"
+         may not vote with it"
     )]
     LogShorterThanDurable { found: DurableMark, confirmed: DurableMark },
     #[error("batch at {index} names {named} as its previous one, the log's newest is {newest}")]

@@ -71,6 +71,14 @@ impl CoreHandle {
     }
 }
 
+impl Member {
+    /// Ends with an error when this node's Raft has stopped by itself; without a seat it never ends.
+    pub async fn raft_stopped(&self) -> anyhow::Result<()> {
+        let Some(core) = self.core.get() else { return std::future::pending().await };
+        anyhow::bail!("Raft has stopped: {}; start the node again", core.raft.stopped().await)
+    }
+}
+
 struct Service {
     member: Arc<Member>,
     raft: RaftCore,
@@ -126,13 +134,16 @@ fn allowed(member: &Member) -> anyhow::Result<Allowed> {
     Ok(Allowed::new(peers))
 }
 
-/// Starts Raft, the core's network and certification.
+/// Starts Raft, the core's network and certification, if this node still has its seat.
 pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
     let members = seats(&member.replica)?;
     let own = members.iter().find(|(_, node)| node.node == member.node);
     let seat = *own.context("this node is not in the ledger's core")?.0;
     let directory = member.home.core().join(member.replica.federation().short());
     std::fs::create_dir_all(directory.join("raft"))?;
+    if !member.take_seat(&directory)? {
+        return Ok(());
+    }
     let identity = tls::Identity::new(&member.secrets.transport)?;
     let transport = GrpcTransport::new(identity, allowed(member)?);
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
@@ -148,7 +159,7 @@ pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
             member.advanced();
         })
     };
-    let raft = Core::start(CoreSetup {
+    let started = Core::start(CoreSetup {
         seat,
         node: member.node,
         raft_engine: Arc::new(RocksEngine::open(
@@ -163,7 +174,12 @@ pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
         listener,
         timing: Timing::default(),
     })
-    .await?;
+    .await;
+    let raft = match started {
+        Ok(raft) => raft,
+        Err(error) if error.is_loss_of_memory() => return member.lose_seat(&error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
     let service = Service { member: member.clone(), raft: raft.clone(), inputs: inputs.clone() };
     if let Some(listen) = member.config.core.listen {
         let listener =

@@ -1,7 +1,7 @@
 //! Following, serving and sending: the tasks between this member and its peers.
 //!
-//! The follower is a sans-IO machine; this task feeds it and carries out what it says. On a core node it only takes
-//! certificates, for entries come by Raft. The sender hands the outbox's pending commands to a core node, again and
+//! The follower is a sans-IO machine; this task feeds it and carries out what it says. On a core node with its seat it
+//! only takes certificates, for entries come by Raft. The sender hands the outbox's pending commands to a core node, again and
 //! again until the ledger has certified them; repeating is harmless.
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub async fn follow(
     inputs: mpsc::Sender<Input>,
     mut receiver: mpsc::Receiver<Input>,
 ) -> anyhow::Result<()> {
-    let mode = if member.role == Role::Core { Mode::Certificates } else { Mode::Entries };
+    let mode = if member.core.get().is_some() { Mode::Certificates } else { Mode::Entries };
     let replica = &member.replica;
     let core = replica.core()?;
     let mut follower = Follower::new(replica.federation(), core, replica.frontier(), replica.certificate(), mode);

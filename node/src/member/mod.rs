@@ -1,6 +1,6 @@
 //! This node as a member of its federation: the replica, the outbox, identifier keys, and what follows from them.
 //!
-//! - [`core`]: Raft and certification, on a core node
+//! - [`core`]: Raft and certification, on a core node; [`seat`]: whether it may
 //! - [`following`]: checkpoints and entries from peers; serving them
 //! - [`registrar`]: from a quiet study to a certified record
 //! - [`history`], [`consent`], [`crosswalk`]: what people ask for
@@ -20,6 +20,7 @@ pub mod keys;
 pub mod peers;
 pub mod registrar;
 pub mod requester;
+pub mod seat;
 pub mod status;
 pub mod vault;
 pub mod web;
@@ -97,6 +98,7 @@ pub struct Member {
     outgoing: Notify,
     peers: OnceLock<Peers>,
     core: OnceLock<core::CoreHandle>,
+    seat_lost: OnceLock<String>,
     follower: OnceLock<mpsc::Sender<Input>>,
     started_ms: u64,
 }
@@ -162,6 +164,7 @@ impl Member {
             outgoing: Notify::new(),
             peers: OnceLock::new(),
             core: OnceLock::new(),
+            seat_lost: OnceLock::new(),
             follower: OnceLock::new(),
             changes: watch::Sender::new(Changes::default()),
             started_ms: now_ms(),

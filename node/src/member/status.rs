@@ -29,6 +29,9 @@ impl Member {
                 totals.variants + totals.quarantined
             ));
         }
+        if let Some(why) = self.seat_lost() {
+            warnings.push(format!("this core node has lost its seat ({why}): it neither votes nor signs"));
+        }
         if !progress.caught_up {
             warnings.push("not caught up with the federation yet: registration waits".into());
         }

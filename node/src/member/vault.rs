@@ -51,6 +51,8 @@ pub enum Shelf {
     Disclosures = 9,
     /// Consent -> identifier that it was recorded under, so that it can be revoked by its number.
     Consents = 10,
+    /// Federation -> whether this node still holds its seat in the core.
+    Seat = 11,
 }
 
 /// Seals and opens the entries of one node.
