@@ -293,17 +293,26 @@ pub struct Demo {
 pub enum Bench {
     /// Objects a second from one and four storescu, beside DCMTK's storescp
     Ingest {
+        /// CT slices of one pass
         #[arg(long, default_value_t = 400)]
         objects: u32,
+        /// How often everything is repeated
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
     },
     /// A known patient's history from a replica of many records
     Query {
+        /// Study records in the ledger
         #[arg(long, default_value_t = 1_000_000)]
         records: u64,
     },
     /// Fetch between two nodes on loopback
     Fetch {
+        /// Size of each study that is fetched
         #[arg(long, default_value_t = 500)]
         megabytes: u32,
+        /// How many studies are fetched of each shape
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
     },
 }

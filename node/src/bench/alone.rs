@@ -18,20 +18,18 @@ use crate::demo::federation::free_ports;
 /// How long a node may take to start.
 const START_SECONDS_MAX: u64 = 60;
 
-/// A node's directory below `root`, of a node that is not started.
-pub async fn init(root: &Path) -> anyhow::Result<PathBuf> {
-    let ports = free_ports(2)?;
-    create(root, ports[0], ports[1]).await
+/// Runs one command of this program in `directory` to its end. Words are parted by single spaces.
+pub async fn tessera(directory: &Path, command: &str) -> anyhow::Result<()> {
+    let mut program = Command::new(std::env::current_exe()?);
+    let output = program.args(command.split(' ')).current_dir(directory).stdin(Stdio::null()).output().await?;
+    ensure!(output.status.success(), "tessera {command}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 async fn create(root: &Path, dicom: SocketAddr, http: SocketAddr) -> anyhow::Result<PathBuf> {
-    let dir = root.join("node");
-    let mut init = Command::new(std::env::current_exe()?);
-    init.arg("init").arg("--dir").arg(&dir).args(["--site", "bench", "--legal-name", "Bench"]);
-    init.args(["--dicom", &dicom.to_string(), "--http", &http.to_string(), "--accept-unknown-senders"]);
-    let output = init.stdin(Stdio::null()).output().await?;
-    ensure!(output.status.success(), "tessera init: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(dir)
+    let init = "init --dir node --site bench --legal-name Bench --accept-unknown-senders";
+    tessera(root, &format!("{init} --dicom {dicom} --http {http}")).await?;
+    Ok(root.join("node"))
 }
 
 pub struct Alone {

@@ -1,18 +1,19 @@
 //! `tessera bench fetch`: a study from the hospital that holds it to another, on loopback.
 //!
 //! The demo's federation, with everything that a fetch is: crosswalk, the patient's consent confirmed with the
-//! holder's code, decision and disclosure before the first byte, every object checked against the manifest. Twice,
-//! with two patients' studies, so that the second has its connections and caches. The rate as reported is that of
-//! the requester's node; end to end is what the caller of the control socket waited. There is no peer to compare
-//! with: nothing else does this.
+//! holder's code, decision and disclosure before the first byte, every object checked against the manifest and durable.
+//! Studies of CT slices and studies of long objects, several of each, all of different patients. The rate as reported
+//! is that of the requester's node; end to end is what the caller of the control socket waited. There is no peer to
+//! compare with: nothing else does this.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
+use super::spread::Spread;
 use super::study::{SLICE_BYTES, SLICES_MAX, Study};
-use super::{scratch, study};
+use super::{machine, scratch, study};
 use crate::control::wire::{
     ConsentCode, ConsentDone, ConsentGrantCall, CrosswalkCall, CrosswalkDone, FetchCall, FetchDone, HistoryCall,
     HistoryDone, IdCall, ImportCall, ImportDone,
@@ -22,29 +23,43 @@ use crate::demo::federation::Federation;
 const HOLDER: usize = 0;
 const REQUESTER: usize = 1;
 const PURPOSE: &str = "treatment";
-/// Seeds of the two studies.
-const SEEDS: [u64; 2] = [1, 2];
+/// Frames of a long object: about 64 MiB.
+const LONG_FRAMES: u32 = 128;
+const LONG_BYTES: u64 = LONG_FRAMES as u64 * SLICE_BYTES;
 
-pub async fn run(megabytes: u32) -> anyhow::Result<()> {
-    let slices = u64::from(megabytes) * 1_000_000 / SLICE_BYTES;
+pub async fn run(megabytes: u32, rounds: u32) -> anyhow::Result<()> {
+    ensure!(rounds > 0, "ask for one round or more");
+    let bytes = u64::from(megabytes) * 1_000_000;
     let most = u64::from(SLICES_MAX) * SLICE_BYTES / 1_000_000;
+    let slices = bytes / SLICE_BYTES;
     ensure!((2..=u64::from(SLICES_MAX)).contains(&slices), "ask for 2 to {most} megabytes: one study of CT slices");
     let root = scratch()?;
     let mut federation = Federation::found(root.path(), None).await?;
-    let result = measure(&federation, root.path(), slices as u32).await;
+    let long = (bytes / LONG_BYTES).max(2);
+    let result = measure(&federation, root.path(), (slices as u32, long as u32), rounds).await;
     federation.stop().await;
     result
 }
 
-async fn measure(federation: &Federation, root: &Path, slices: u32) -> anyhow::Result<()> {
-    println!("nodes       three core hospitals and an observer, processes of this machine, TCP on loopback\n");
-    for seed in SEEDS {
-        let files = root.join(format!("files-{seed}"));
-        let study = study::write(&files, seed, slices, 1)?;
-        register(federation, &study, &files).await?;
-        std::fs::remove_dir_all(&files)?;
-        consent(federation, &study.patient).await?;
-        fetch(federation, &study).await?;
+async fn measure(federation: &Federation, root: &Path, (slices, long): (u32, u32), rounds: u32) -> anyhow::Result<()> {
+    println!("nodes       three core hospitals and an observer, processes of this machine, TCP on loopback");
+    for shape in ["CT slices", "long objects"] {
+        println!("\n{shape}");
+        let mut rates = Vec::new();
+        for round in 0..rounds {
+            let files = root.join("files");
+            // No patient twice, so that nothing is there before.
+            let seed = 1 + u64::from(round) * 2;
+            let study = match shape {
+                "CT slices" => study::write(&files, seed, slices, 1)?,
+                _ => study::write_long(&files, seed + 1, long, LONG_FRAMES)?,
+            };
+            register(federation, &study, &files).await?;
+            std::fs::remove_dir_all(&files)?;
+            consent(federation, &study.patient).await?;
+            rates.push(fetch(federation, &study).await?);
+        }
+        println!("  {:.1} MB/s end to end   (load {})", Spread::of(&rates), machine::load());
     }
     Ok(())
 }
@@ -58,7 +73,12 @@ async fn register(federation: &Federation, study: &Study, files: &Path) -> anyho
     }
     let call = ImportCall { paths: vec![std::fs::canonicalize(files)?] };
     let done: ImportDone = federation.call(HOLDER, "/import", &call).await?;
-    ensure!(done.stored == study.files.len() as u64, "not all was imported: {done:?}");
+    let (stored, all) = (done.stored, study.files.len());
+    ensure!(
+        stored == all as u64,
+        "{stored} of {all} objects were imported; the first refused: {:?}",
+        done.refused.first()
+    );
     settle(federation).await
 }
 
@@ -84,7 +104,8 @@ async fn consent(federation: &Federation, patient: &str) -> anyhow::Result<()> {
     settle(federation).await
 }
 
-async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<()> {
+/// Fetches the study and prints how long it took; megabytes a second end to end.
+async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<f64> {
     let id = study.patient.clone();
     let history: HistoryDone = federation.call(REQUESTER, "/history", &HistoryCall { id: id.clone() }).await?;
     let found = history.studies.first().context("the requester's history does not show the study")?;
@@ -107,5 +128,5 @@ async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<()> {
         megabytes / reported,
         megabytes / waited
     );
-    Ok(())
+    Ok(megabytes / waited)
 }

@@ -35,7 +35,8 @@ fn model() -> String {
     model.unwrap_or("unknown model").to_owned()
 }
 
-fn load() -> String {
+/// Load averages of 1, 5 and 15 minutes.
+pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     match text.split(' ').take(3).collect::<Vec<_>>().join(", ") {
         empty if empty.is_empty() => "unknown".into(),

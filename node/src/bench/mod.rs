@@ -10,6 +10,7 @@ mod fetch;
 mod ingest;
 mod machine;
 mod query;
+mod spread;
 mod study;
 
 use crate::cli::Bench;
@@ -17,8 +18,8 @@ use crate::cli::Bench;
 pub async fn run(bench: Bench) -> anyhow::Result<()> {
     machine::describe()?;
     match bench {
-        Bench::Ingest { objects } => ingest::run(objects).await,
-        Bench::Fetch { megabytes } => fetch::run(megabytes).await,
+        Bench::Ingest { objects, rounds } => ingest::run(objects, rounds).await,
+        Bench::Fetch { megabytes, rounds } => fetch::run(megabytes, rounds).await,
         Bench::Query { records } => query::run(records).await,
     }
 }

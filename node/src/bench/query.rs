@@ -2,9 +2,10 @@
 //!
 //! The replica is the shipped one on its disk engine, filled in this process with commands that one node signs and
 //! the machine checks as in service: signatures, tags, digest, Merkle tree, each batch durable. Most records belong to
-//! random patients; fifty measured patients have twenty each at five sites, strewn over the whole ledger. Before the
-//! lookups the engine is opened anew, so that the first round over the patients reads what no cache of ours holds
-//! (the system's may). Identifier keys are at hand: asking for one is another matter and is not measured here.
+//! random patients; fifty measured patients have twenty each at five sites, strewn over the whole ledger. The node
+//! hosts the five sites, as one does for township centres. Before the lookups the engine is opened anew, so that the
+//! first round over the patients reads what no cache of ours holds (the system's may). Identifier keys are at hand:
+//! asking for one is another matter and is not measured here.
 
 mod ledger;
 
@@ -21,10 +22,12 @@ use tessera_federation::machine::Machine;
 use tessera_storage::engine::{Engine, wait_durable};
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 
-use self::ledger::{MEASURED_PATIENTS, MEASURED_RECORDS, Plan};
-use super::{alone, scratch};
+use self::ledger::{MEASURED_PATIENTS, MEASURED_RECORDS, Plan, SITES, site};
+use super::alone::tessera;
+use super::{machine, scratch};
+use crate::config::{Config, SiteConfig};
 use crate::founding;
-use crate::home::Home;
+use crate::home::{Home, replace};
 
 const LOOKUPS: usize = 1000;
 /// Batches that are signed ahead of the one that is applied.
@@ -34,8 +37,30 @@ pub async fn run(records: u64) -> anyhow::Result<()> {
     let least = (MEASURED_PATIENTS * MEASURED_RECORDS) as u64;
     ensure!(records >= least, "ask for {least} records or more: so many are the measured patients' own");
     let root = scratch()?;
-    let home = alone::init(root.path()).await?;
+    let home = found(root.path()).await?;
     tokio::task::spawn_blocking(move || measure(&home, records)).await?
+}
+
+/// The directory of a node that hosts all sites and is a federation of its own. It is not started.
+async fn found(root: &Path) -> anyhow::Result<PathBuf> {
+    let dir = root.join("node");
+    tessera(root, &format!("init --dir node --site {} --legal-name Bench --core 127.0.0.1:0", site(1))).await?;
+    let home = Home::new(&dir);
+    let mut config = Config::read(&home.config())?;
+    for number in 2..=SITES {
+        let (id, issuer) = (site(number).parse()?, site(number).to_uppercase());
+        let (legal_name, ae_title) = (format!("Bench {number}"), issuer.clone());
+        config.site.push(SiteConfig { id, legal_name, issuer, ae_title });
+    }
+    replace(&home.config(), config.to_toml().as_bytes())?;
+    for command in [
+        "ticket --dir node --role core --out ticket",
+        "found --name Bench --out genesis ticket",
+        "join --dir node genesis",
+    ] {
+        tessera(root, command).await?;
+    }
+    Ok(dir)
 }
 
 fn measure(node: &Path, records: u64) -> anyhow::Result<()> {
@@ -62,6 +87,7 @@ fn measure(node: &Path, records: u64) -> anyhow::Result<()> {
         let complete = found.current().len() == MEASURED_RECORDS && found.problems.is_empty();
         ensure!(complete, "{} of {MEASURED_RECORDS} records found; {:?}", found.current().len(), found.problems);
     }
+    println!("load        {} (after building)", machine::load());
     println!("\nhistory of {MEASURED_RECORDS} records at five sites");
     print("first round, caches cold", times[..MEASURED_PATIENTS].to_vec());
     print("all lookups", times);

@@ -22,7 +22,7 @@ use crate::archive::ingest::now_ms;
 /// Patients whose history is measured, and the records of each.
 pub const MEASURED_PATIENTS: usize = 50;
 pub const MEASURED_RECORDS: usize = 20;
-const SITES: usize = 5;
+pub const SITES: usize = 5;
 /// Records of each of the other patients, all at one site.
 const OTHER_RECORDS: u64 = 4;
 const YEAR: u16 = 2025;
@@ -49,6 +49,11 @@ struct Place<'a> {
     presence: Option<u64>,
 }
 
+/// The name of a site, numbered from 1.
+pub fn site(number: usize) -> String {
+    format!("site-{number}")
+}
+
 pub fn is_applied(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Applied)
 }
@@ -64,7 +69,7 @@ impl Plan {
     pub fn new(records: u64, federation: FederationId, node: NodeId, command: SigningKey) -> anyhow::Result<Self> {
         let mut random = ChaCha20Rng::seed_from_u64(SEED);
         let keys = (0..MEASURED_PATIENTS).map(|_| key(&mut random)).collect();
-        let sites = (1..=SITES).map(|number| format!("site-{number}").parse()).collect::<Result<_, _>>()?;
+        let sites = (1..=SITES).map(|number| site(number).parse()).collect::<Result<_, _>>()?;
         let stream = Stream { node, incarnation: Incarnation(0), lane: Lane::Bulk };
         Ok(Self { records, federation, stream, command, sites, keys })
     }
