@@ -244,6 +244,13 @@ pub fn study(view: &dyn View, study: &str) -> Result<Option<StudyRecord>, Catalo
     read(view, &study_key(study))
 }
 
+/// Studies whose UIDs come after `after`, in the order of the keys, at most `limit`.
+pub fn studies_after(view: &dyn View, after: &str, limit: usize) -> Result<Vec<StudyRecord>, CatalogueError> {
+    let mut from = study_key(after);
+    from.push(0);
+    view.scan(CATALOGUE, &from, Some(b"t"), limit)?.iter().map(|(_, value)| load(value)).collect()
+}
+
 pub fn put_study(batch: &mut Batch, record: &StudyRecord) {
     store(batch, study_key(&record.description.study), record);
 }

@@ -18,7 +18,7 @@ use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::net::SubmitOutcome;
 use tokio::sync::mpsc;
 
-use super::Member;
+use super::{Member, locked};
 use crate::archive::ingest::now_ms;
 
 /// Inputs that wait for the follower.
@@ -124,6 +124,7 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
     let mut progress = member.progress.subscribe();
     loop {
         if progress.borrow_and_update().caught_up {
+            member.examine_own_entries()?;
             loop {
                 let settled = member.outbox.settle(&member.replica)?;
                 if settled.is_empty() {
@@ -196,21 +197,15 @@ fn log(results: Vec<SubmitResult>) {
 /// Registers quiet studies for ever. While the replica has not caught up, or the core can't be asked for a key,
 /// registration waits and says so; ingest goes on.
 pub async fn register(member: Arc<Member>) {
-    let mut said = String::new();
     loop {
         tokio::time::sleep(REGISTER_EVERY).await;
         if !member.progress.borrow().caught_up || member.role == Role::Observer {
             continue;
         }
-        match member.register_quiet().await {
-            Ok(_) => said.clear(),
-            Err(error) => {
-                let why = format!("{error:#}");
-                if why != said {
-                    tracing::warn!(why, "registration waits; ingest goes on");
-                    said = why;
-                }
-            }
+        let waits = member.register_quiet().await.err().map(|error| format!("{error:#}"));
+        let before = std::mem::replace(&mut *locked(&member.registration_waits), waits.clone());
+        if let Some(why) = waits.filter(|why| before.as_ref() != Some(why)) {
+            tracing::warn!(why, "registration waits; ingest goes on");
         }
     }
 }

@@ -56,6 +56,11 @@ impl Member {
         keys.into_iter().find(|key| key.year() == year).context("no key for this year")
     }
 
+    pub fn key_of_this_year<'a>(&self, keys: &'a [IdentifierKey]) -> anyhow::Result<&'a IdentifierKey> {
+        let year = self.this_year();
+        keys.iter().find(|key| key.year() == year).context("no key for this year")
+    }
+
     fn kept_key(&self, ask: &KeyAsk) -> anyhow::Result<Option<IdentifierKey>> {
         let name = vault_name(&ask.identifier, ask.year);
         let kept: Option<Vec<u8>> = self.vault.get(&**self.archive.engine(), Shelf::Keys, &name)?;

@@ -2,8 +2,8 @@
 //!
 //! - [`core`]: Raft and certification, on a core node; [`seat`]: whether it may
 //! - [`following`]: checkpoints and entries from peers; serving them
-//! - [`registrar`]: from a quiet study to a certified record
-//! - [`history`], [`consent`], [`crosswalk`]: what people ask for
+//! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left
+//! - [`history`], [`consent`], [`crosswalk`], [`links`]: what people ask for
 //! - [`holder`], [`host`], [`requester`]: images between sites; [`peers`]: the network
 //! - [`vault`]: what is kept about patients, sealed
 //!
@@ -12,11 +12,13 @@
 pub mod consent;
 pub mod core;
 pub mod crosswalk;
+pub mod earlier_lives;
 pub mod following;
 pub mod history;
 pub mod holder;
 pub mod host;
 pub mod keys;
+pub mod links;
 pub mod peers;
 pub mod registrar;
 pub mod requester;
@@ -36,7 +38,7 @@ use tessera_consensus::kernel;
 use tessera_consensus::keys::PublicKey;
 use tessera_consensus::replica::{self, Replica};
 use tessera_consensus::wire::v1::{Genesis, Role, SignedJoin};
-use tessera_consensus::{LedgerIndex, NodeId, SiteId, UnixMillis};
+use tessera_consensus::{LedgerIndex, LedgerSize, NodeId, SiteId, UnixMillis};
 use tessera_federation::blind::{Budget, BudgetUse, OprfKey, SealingKey, own_share};
 use tessera_federation::history::NextFree;
 use tessera_federation::machine::{self, Machine};
@@ -95,6 +97,10 @@ pub struct Member {
     clock: Mutex<TrustedClock>,
     reserved: Mutex<BTreeSet<Tag>>,
     revoked: Mutex<BTreeSet<ConsentId>>,
+    /// Why the registrar could not register what is quiet; `None` while it can.
+    registration_waits: Mutex<Option<String>>,
+    /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
+    examined: Mutex<Option<LedgerSize>>,
     outgoing: Notify,
     peers: OnceLock<Peers>,
     core: OnceLock<core::CoreHandle>,
@@ -142,7 +148,8 @@ impl Member {
         let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&ledger, &tables, EngineOptions::default())?);
         let replica = Arc::new(Replica::open(engine, genesis, Arc::new(Machine))?);
         let node = own.node_id();
-        let vault = Vault::new(&secrets.site);
+        let vault = Vault::new(&secrets.site, federation);
+        earlier_lives::register_anew(&archive, &vault, federation)?;
         let entropy = rand::random();
         let outbox = Outbox::open(archive.engine().clone(), federation, node, secrets.command.clone(), entropy)?;
         let sealing = SealingKey::from_seed(&secrets.sealing);
@@ -161,6 +168,8 @@ impl Member {
             registrations: Mutex::default(),
             reserved: Mutex::default(),
             revoked: Mutex::default(),
+            registration_waits: Mutex::default(),
+            examined: Mutex::default(),
             outgoing: Notify::new(),
             peers: OnceLock::new(),
             core: OnceLock::new(),

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::v1::Kind;
@@ -19,10 +18,10 @@ use tessera_federation::machine::rejections;
 use tessera_federation::outbox::{Draft, Settled};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{
-    self, LinkDetails, LinkHalf, LinkPublic, LinkSealed, Manifest, ManifestObject, ObjectContent, StudyDetails,
-    StudyPublic, StudySealed, StudyShown, StudyStatistics, Tag,
+    self, Manifest, ManifestObject, ObjectContent, StudyDetails, StudyPublic, StudySealed, StudyShown, StudyStatistics,
+    Tag,
 };
-use tessera_policy::{BodyRegion, EvidenceClass, Identifier, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
+use tessera_policy::{BodyRegion, Identifier, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
 use tessera_storage::engine::Batch;
 
 use super::Member;
@@ -32,6 +31,8 @@ use crate::archive::ingest::now_ms;
 use crate::founding::rng;
 
 const MATTER_BYTES_MAX: usize = 1024;
+/// Studies that may fail in one round before the rest waits for the next.
+const FAILURES_MAX: usize = 64;
 
 /// What this node registered of a study.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,8 +57,8 @@ pub struct KeptManifest {
 
 /// What a command of ours was about; comes back when the ledger has settled it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Matter {
-    Study { study: String },
+pub(super) enum Matter {
+    Study { study: String, tag: Tag },
     Link { local: Identifier, other: Identifier },
     Other,
 }
@@ -87,15 +88,18 @@ impl Member {
         Ok(self.vault.get(&**self.archive.engine(), Shelf::Manifests, &manifest_name(record, revision))?)
     }
 
-    /// One round: closes and registers what has been quiet. Returns the number of studies registered.
-    pub async fn register_quiet(self: &Arc<Self>) -> anyhow::Result<usize> {
+    /// One round: closes and registers what has been quiet. A study that can't be registered now (its patient's key
+    /// must wait for the core, say) holds up no other; the first reason is the round's error.
+    pub async fn register_quiet(self: &Arc<Self>) -> anyhow::Result<()> {
         let quiet_since = now_ms().saturating_sub(self.config.archive.quiet_period_ms);
-        let mut count = 0;
+        let mut failures = Vec::new();
         for study in self.archive.quiet_studies(quiet_since)? {
-            self.register(study).await?;
-            count += 1;
+            failures.extend(self.register(study).await.err());
+            if failures.len() == FAILURES_MAX {
+                break;
+            }
         }
-        Ok(count)
+        failures.into_iter().next().map_or(Ok(()), Err)
     }
 
     async fn register(self: &Arc<Self>, mut study: StudyRecord) -> anyhow::Result<()> {
@@ -103,16 +107,23 @@ impl Member {
             return self.close_only(&study.description.study);
         }
         let uid = study.description.study.clone();
+        let known = self.registration(&uid)?;
+        // The next revision supersedes this one, so it waits until the ledger has settled it.
+        if let Some(known) = &known
+            && self.is_on_its_way(&known.tag)?
+        {
+            return Ok(());
+        }
         let resolution = self.resolve(&study.description)?;
         resolution.stopped.iter().for_each(|why| tracing::info!(%why, "registered under the hospital's own number"));
         let (local, linked) = (resolution.local, resolution.linked);
         let identifier = linked.first().unwrap_or(&local).clone();
-        let known = self.registration(&uid)?;
         // A record stays under the identifier that it began with; a link leads to it from the others.
         let identifier = known.as_ref().map_or(identifier, |known| known.identifier.clone());
-        let key = self.writing_key(&identifier).await?;
+        let keys = self.keys_of(&identifier, true).await?;
+        let key = self.key_of_this_year(&keys)?;
         let site: SiteId = study.site.parse()?;
-        let before = self.own_record(&key, &site, &uid)?;
+        let before = self.own_record(&keys, &site, &uid)?;
         let mut batch = Batch::new();
         let _writing = self.archive.writing();
         // Objects may have arrived meanwhile; then the study is not quiet and comes again.
@@ -129,25 +140,59 @@ impl Member {
         if let Some(found) = &before
             && self.same_content(&manifest, found)?
         {
+            self.know_again(&study, identifier, manifest, found, &mut batch);
             self.archive.submit(batch)?;
             return Ok(());
         }
         let salt = random16();
         let unlinked = linked.is_empty();
-        let free = history::next_free(&self.replica, &key, &site, v1::STUDY, &|tag| self.is_reserved(tag))?;
+        let free = history::next_free(&self.replica, key, &site, v1::STUDY, &|tag| self.is_reserved(tag))?;
         let details = study_details(&study, &manifest, &site, salt, unlinked)?;
+        if let Some(found) = &before {
+            self.note_shrunk(found, &details, free.tag, &mut batch)?;
+        }
         let supersedes = before.map(|found| found.place.tag);
-        let draft = self.study_draft(&key, &free, &details, supersedes, &study, &manifest)?;
+        let draft = self.study_draft(key, &free, &details, supersedes, &study, &manifest)?;
         let patient = study.patient.clone();
         let registration =
             Registration { study: uid.clone(), site, patient, identifier, record, revision, tag: free.tag };
-        self.vault.put(&mut batch, Shelf::Registrations, uid.as_bytes(), &registration);
-        let kept = KeptManifest { manifest: manifest.to_bytes(), salt };
-        self.vault.put(&mut batch, Shelf::Manifests, &manifest_name(record, revision), &kept);
+        self.keep_registration(&registration, &manifest, salt, &mut batch);
+        self.note_sent(&free.tag, &uid, &mut batch);
         self.reserve(&free);
         self.outbox.enqueue(vec![draft], batch)?;
         self.wake_sender();
         Ok(())
+    }
+
+    fn keep_registration(&self, registration: &Registration, manifest: &Manifest, salt: [u8; 16], batch: &mut Batch) {
+        let Registration { study, record, revision, .. } = registration;
+        self.vault.put(batch, Shelf::Registrations, study.as_bytes(), registration);
+        let kept = KeptManifest { manifest: manifest.to_bytes(), salt };
+        self.vault.put(batch, Shelf::Manifests, &manifest_name(*record, *revision), &kept);
+    }
+
+    /// The ledger has these very objects from this node already, though this directory may not know it: it is an
+    /// older copy that was put back. Nothing is written anew; from here on the node serves that record.
+    fn know_again(
+        &self,
+        study: &StudyRecord,
+        identifier: Identifier,
+        mut manifest: Manifest,
+        found: &FoundStudy,
+        batch: &mut Batch,
+    ) {
+        manifest.revision = found.details.revision;
+        let registration = Registration {
+            study: study.description.study.clone(),
+            site: found.details.site.clone(),
+            patient: study.patient.clone(),
+            identifier,
+            record: found.details.record,
+            revision: found.details.revision,
+            tag: found.place.tag,
+        };
+        self.keep_registration(&registration, &manifest, found.details.salt, batch);
+        self.forget_lost(&found.place.tag, batch);
     }
 
     fn close_only(&self, uid: &str) -> anyhow::Result<()> {
@@ -160,9 +205,9 @@ impl Member {
         Ok(())
     }
 
-    /// What the ledger has of this study from this site already: after a restore, the truth.
-    fn own_record(&self, key: &IdentifierKey, site: &SiteId, uid: &str) -> anyhow::Result<Option<FoundStudy>> {
-        let found = history::look_up(&self.replica, std::slice::from_ref(key))?;
+    /// What the ledger has of this study from this site already, in whatever year: after a restore, the truth.
+    fn own_record(&self, keys: &[IdentifierKey], site: &SiteId, uid: &str) -> anyhow::Result<Option<FoundStudy>> {
+        let found = history::look_up(&self.replica, keys)?;
         let own = |study: &FoundStudy| {
             study.details.site == *site
                 && study.details.shown.as_ref().is_some_and(|shown| shown.study_uid.as_str() == uid)
@@ -234,7 +279,7 @@ impl Member {
             kind: v1::STUDY,
             public: public.to_bytes(),
             sealed: Some(sealed.to_bytes()),
-            matter: encode(&Matter::Study { study: study.description.study.clone() }),
+            matter: encode(&Matter::Study { study: study.description.study.clone(), tag: free.tag }),
         })
     }
 
@@ -267,47 +312,6 @@ impl Member {
         sealed.collect()
     }
 
-    /// Links a local number to another of the same person, once, when something is registered under the local one.
-    pub async fn link(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<bool> {
-        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
-        if self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some() {
-            return Ok(false);
-        }
-        let keys = [self.writing_key(local).await?, self.writing_key(other).await?];
-        let site = self.config.default_site().id.clone();
-        let mut halves = Vec::new();
-        let mut sealed = Vec::new();
-        let _writing = self.archive.writing();
-        for (key, shown) in keys.iter().zip([other, local]) {
-            let free = history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag))?;
-            let presence = free.presence.map(|tag| history::presence(key, v1::LINK, &site, tag, &mut rng()));
-            let details = LinkDetails {
-                version: v1::VERSION,
-                other: shown.clone(),
-                site: site.clone(),
-                evidence: EvidenceClass::StaffAttestation,
-                recorded_at: UnixMillis(now_ms()),
-            };
-            sealed.push(key.seal_format(Binding::tag(v1::LINK, Part::Details, &free.tag), &details, &mut rng()));
-            self.reserve(&free);
-            halves.push(LinkHalf { tag: free.tag, presence });
-        }
-        let halves: [LinkHalf; 2] = halves.try_into().ok().context("two halves")?;
-        let sealed: [v1::Sealed; 2] = sealed.try_into().ok().context("two halves")?;
-        let draft = Draft {
-            lane: Lane::Bulk,
-            kind: v1::LINK,
-            public: LinkPublic { version: v1::VERSION, halves }.to_bytes(),
-            sealed: Some(LinkSealed { version: v1::VERSION, halves: sealed }.to_bytes()),
-            matter: encode(&Matter::Link { local: local.clone(), other: other.clone() }),
-        };
-        let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::Links, &name, &1u8);
-        self.outbox.enqueue(vec![draft], batch)?;
-        self.wake_sender();
-        Ok(true)
-    }
-
     /// What the ledger rejected because of a race is written again; what it rejected otherwise is said.
     pub async fn settled(self: &Arc<Self>, settled: Vec<Settled>) -> anyhow::Result<()> {
         for Settled { kind, matter, index, outcome } in settled {
@@ -322,7 +326,7 @@ impl Member {
             let retry =
                 matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
             match decode::<Matter>("matter", &matter, MATTER_BYTES_MAX)? {
-                Matter::Study { study } if retry => self.open_again(&study)?,
+                Matter::Study { study, tag } if retry => self.open_again(&study, &tag)?,
                 Matter::Link { local, other } if retry => {
                     let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
                     let mut batch = Batch::new();
@@ -337,11 +341,16 @@ impl Member {
         Ok(())
     }
 
-    /// Puts a study back into reception, so that the next round registers it.
-    fn open_again(&self, uid: &str) -> anyhow::Result<()> {
+    /// Puts a study back into reception, so that the next round registers it under another tag. Told a second time,
+    /// after a crash, it does nothing: that tag is no longer on its way.
+    fn open_again(&self, uid: &str, rejected: &Tag) -> anyhow::Result<()> {
         let _writing = self.archive.writing();
+        if !self.is_on_its_way(rejected)? {
+            return Ok(());
+        }
         if let Some(mut study) = catalogue::study(&**self.archive.engine(), uid)? {
             let mut batch = Batch::new();
+            self.forget_sent(rejected, &mut batch);
             catalogue::reopen(&mut study, &mut batch);
             self.archive.submit(batch)?;
         }

@@ -6,35 +6,25 @@ use tessera_consensus::kernel;
 use tessera_federation::machine;
 use tessera_federation::wire::v1;
 
-use super::Member;
-use crate::archive::catalogue;
+use super::{Member, locked};
+use crate::archive::catalogue::{self, Totals};
 use crate::control::wire::{PeerShown, StatusDone};
 
 /// Studies in reception that are counted.
 const RECEIVING_MAX: usize = 100_000;
+/// An idle core certifies every few seconds; after so long without it, something is wrong.
+const CERTIFICATE_LATE_MS: u64 = 15_000;
 
 impl Member {
     pub fn status(&self) -> anyhow::Result<StatusDone> {
         let engine = &**self.archive.engine();
         let totals = catalogue::totals(engine)?;
         let progress = *self.progress.borrow();
+        // In this order: a study leaves reception in the write that brings its command into the outbox, so that at
+        // no moment both are empty before it is certified.
+        let receiving = catalogue::receiving(engine, RECEIVING_MAX)?.len() as u64;
+        let outbox_pending = self.outbox.waiting();
         let (certified_at, freshness_ms) = self.as_of();
-        let mut warnings = Vec::new();
-        if let Err(error) = self.trusted() {
-            warnings.push(error.to_string());
-        }
-        if totals.variants + totals.quarantined > 0 {
-            warnings.push(format!(
-                "{} objects are put aside: see `tessera quarantine`",
-                totals.variants + totals.quarantined
-            ));
-        }
-        if let Some(why) = self.seat_lost() {
-            warnings.push(format!("this core node has lost its seat ({why}): it neither votes nor signs"));
-        }
-        if !progress.caught_up {
-            warnings.push("not caught up with the federation yet: registration waits".into());
-        }
         Ok(StatusDone {
             name: self.config.name.clone(),
             node: self.node.to_string(),
@@ -48,17 +38,49 @@ impl Member {
             freshness_ms,
             state_digest: self.replica.checkpoint()?.digest.to_string(),
             leader: self.core.get().and_then(|core| core.leader(self)),
-            outbox_pending: self.outbox.waiting(),
+            outbox_pending,
             studies: totals.studies,
             objects: totals.objects,
             bytes: totals.bytes,
-            receiving: catalogue::receiving(engine, RECEIVING_MAX)?.len() as u64,
+            receiving,
             quarantined: totals.quarantined + totals.variants,
             copies: 0,
             peers: self.peers_shown()?,
             entries: self.entries_by_kind()?,
-            warnings,
+            warnings: self.warnings(&totals, progress.caught_up, freshness_ms, outbox_pending)?,
         })
+    }
+
+    /// What needs a person's attention, in sentences that say what goes on and what waits.
+    fn warnings(
+        &self,
+        totals: &Totals,
+        caught_up: bool,
+        age_ms: Option<u64>,
+        outbox_pending: u64,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut warnings: Vec<String> = self.trusted().err().iter().map(ToString::to_string).collect();
+        let aside = totals.variants + totals.quarantined;
+        if aside > 0 {
+            warnings.push(format!("{aside} objects are put aside: see `tessera quarantine`"));
+        }
+        if let Some(why) = self.seat_lost() {
+            warnings.push(format!("this core node has lost its seat ({why}): it neither votes nor signs"));
+        }
+        if !caught_up {
+            warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());
+        } else if let Some(age_ms) = age_ms.filter(|age_ms| *age_ms > CERTIFICATE_LATE_MS) {
+            warnings.push(format!(
+                "nothing was certified for {} s: the core can't be reached or lacks its majority. New registrations wait \
+                 ({outbox_pending} commands are kept here and sent when it is back); ingest and reading go on",
+                age_ms / 1000
+            ));
+        }
+        if let Some(why) = &*locked(&self.registration_waits) {
+            warnings.push(format!("registrations wait; ingest and reading go on: {why}"));
+        }
+        warnings.extend(self.lost_sentence()?);
+        Ok(warnings)
     }
 
     fn peers_shown(&self) -> anyhow::Result<Vec<PeerShown>> {

@@ -1,5 +1,7 @@
 //! What a member keeps for itself about patients, sealed on its disk: identifier keys, registrations, patients'
 //! codes, the crosswalk. Names of entries are keyed hashes, so neither keys nor values of the table show a number.
+//! What rests on one federation's ledger and blinding key (registrations, identifier keys, ...) is kept for each
+//! federation apart: in another one it is not there.
 //!
 //! Values are sealed with XChaCha20-Poly1305 under a key derived from the site key; the entry's name is bound in, so
 //! that entries cannot be exchanged for one another.
@@ -9,6 +11,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::RngCore;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tessera_consensus::FederationId;
 use tessera_consensus::wire::{decode, encode};
 use tessera_storage::engine::{Batch, EngineError, View};
 use zeroize::Zeroizing;
@@ -53,26 +56,56 @@ pub enum Shelf {
     Consents = 10,
     /// Federation -> whether this node still holds its seat in the core.
     Seat = 11,
+    /// Tag -> study whose registration under it is on its way to the ledger.
+    Sent = 12,
+    /// Tag -> a registration of this node that the ledger has and this archive lacks.
+    Lost = 13,
+    /// How far the ledger was looked through for such.
+    Examined = 14,
+    /// The federation in which the archive's studies were registered last.
+    Federation = 15,
+}
+
+impl Shelf {
+    /// Whether the entries mean something in one federation only.
+    const fn is_of_one_federation(self) -> bool {
+        match self {
+            Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
+            Self::Sent | Self::Lost | Self::Examined => true,
+            Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
+            Self::Disclosures | Self::Consents | Self::Seat | Self::Federation => false,
+        }
+    }
 }
 
 /// Seals and opens the entries of one node.
 pub struct Vault {
     names: Zeroizing<[u8; 32]>,
     sealing: Zeroizing<[u8; 32]>,
+    federation: FederationId,
 }
 
 impl Vault {
-    pub fn new(site_key: &[u8; 32]) -> Self {
+    pub fn new(site_key: &[u8; 32], federation: FederationId) -> Self {
         Self {
+            federation,
             names: Zeroizing::new(blake3::derive_key("tessera v1 member table: names", site_key)),
             sealing: Zeroizing::new(blake3::derive_key("tessera v1 member table: values", site_key)),
         }
     }
 
     fn name(&self, shelf: Shelf, name: &[u8]) -> Vec<u8> {
-        let mut key = vec![shelf as u8];
+        let mut key = self.prefix(shelf);
         key.extend_from_slice(blake3::keyed_hash(&self.names, name).as_bytes());
         key
+    }
+
+    fn prefix(&self, shelf: Shelf) -> Vec<u8> {
+        let mut prefix = vec![shelf as u8];
+        if shelf.is_of_one_federation() {
+            prefix.extend_from_slice(self.federation.hash().as_bytes());
+        }
+        prefix
     }
 
     pub fn put<T: Serialize>(&self, batch: &mut Batch, shelf: Shelf, name: &[u8], value: &T) {
@@ -111,7 +144,10 @@ impl Vault {
         shelf: Shelf,
         limit: usize,
     ) -> Result<Vec<T>, VaultError> {
-        view.scan_prefix(MEMBER, &[shelf as u8], limit)?.iter().map(|(name, sealed)| self.open(name, sealed)).collect()
+        view.scan_prefix(MEMBER, &self.prefix(shelf), limit)?
+            .iter()
+            .map(|(name, sealed)| self.open(name, sealed))
+            .collect()
     }
 
     fn open<T: Serialize + DeserializeOwned>(&self, name: &[u8], sealed: &[u8]) -> Result<T, VaultError> {
@@ -121,5 +157,31 @@ impl Vault {
             .decrypt(XNonce::from_slice(nonce), Payload { msg: body, aad: name })
             .map_err(|_| VaultError::Damaged)?;
         decode("member entry", &Zeroizing::new(plain), VALUE_BYTES_MAX).map_err(|_| VaultError::Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_consensus::Hash;
+    use tessera_storage::engine::Engine;
+    use tessera_storage::memory::MemoryEngine;
+
+    use super::*;
+
+    #[test]
+    fn each_federation_has_its_own_registrations_and_all_share_the_crosswalk() {
+        let engine = MemoryEngine::open(&[MEMBER]).expect("an empty engine");
+        let vault = |federation: &[u8]| Vault::new(&[7; 32], FederationId::new(Hash::blake3(&[federation])));
+        let (alone, alliance) = (vault(b"alone"), vault(b"alliance"));
+        let mut batch = Batch::new();
+        alone.put(&mut batch, Shelf::Registrations, b"study", &1u8);
+        alone.put(&mut batch, Shelf::Crosswalk, b"row", &2u8);
+        engine.submit(batch).expect("submitted");
+        for (vault, registrations, rows) in [(&alone, vec![1u8], vec![2u8]), (&alliance, vec![], vec![2])] {
+            assert_eq!(vault.all::<u8>(&engine, Shelf::Registrations, 10).expect("opened"), registrations);
+            assert_eq!(vault.all::<u8>(&engine, Shelf::Crosswalk, 10).expect("opened"), rows);
+            let one: Option<u8> = vault.get(&engine, Shelf::Registrations, b"study").expect("opened");
+            assert_eq!(one, registrations.first().copied());
+        }
     }
 }

@@ -1,0 +1,76 @@
+//! Links between the numbers of one person: written once, in both directions, in one command.
+//!
+//! What the ledger has already, from a life that this directory does not know, is not written again. Not here: which
+//! numbers belong together (the crosswalk's matter), and following links in a lookup (`history`).
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tessera_consensus::wire::encode;
+use tessera_consensus::{Lane, UnixMillis};
+use tessera_federation::blind::{Binding, Part};
+use tessera_federation::history;
+use tessera_federation::outbox::Draft;
+use tessera_federation::wire::Format;
+use tessera_federation::wire::v1::{self, LinkDetails, LinkHalf, LinkPublic, LinkSealed};
+use tessera_policy::{EvidenceClass, Identifier};
+use tessera_storage::engine::Batch;
+
+use super::Member;
+use super::registrar::Matter;
+use super::vault::Shelf;
+use crate::archive::ingest::now_ms;
+use crate::founding::rng;
+
+impl Member {
+    /// Links a local number to another of the same person, once, when something is registered under the local one.
+    pub async fn link(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<bool> {
+        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
+        if self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some() {
+            return Ok(false);
+        }
+        let of_local = self.keys_of(local, true).await?;
+        let other_key = self.writing_key(other).await?;
+        let keys = [self.key_of_this_year(&of_local)?, &other_key];
+        let site = self.config.default_site().id.clone();
+        let mut halves = Vec::new();
+        let mut sealed = Vec::new();
+        let _writing = self.archive.writing();
+        let there = history::look_up(&self.replica, &of_local)?.links;
+        if there.iter().any(|link| link.ended.is_none() && link.details.site == site && link.details.other == *other) {
+            // Written in a life that this directory does not know.
+            let mut batch = Batch::new();
+            self.vault.put(&mut batch, Shelf::Links, &name, &1u8);
+            self.archive.submit(batch)?;
+            return Ok(false);
+        }
+        for (key, shown) in keys.iter().zip([other, local]) {
+            let free = history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag))?;
+            let presence = free.presence.map(|tag| history::presence(key, v1::LINK, &site, tag, &mut rng()));
+            let details = LinkDetails {
+                version: v1::VERSION,
+                other: shown.clone(),
+                site: site.clone(),
+                evidence: EvidenceClass::StaffAttestation,
+                recorded_at: UnixMillis(now_ms()),
+            };
+            sealed.push(key.seal_format(Binding::tag(v1::LINK, Part::Details, &free.tag), &details, &mut rng()));
+            self.reserve(&free);
+            halves.push(LinkHalf { tag: free.tag, presence });
+        }
+        let halves: [LinkHalf; 2] = halves.try_into().ok().context("two halves")?;
+        let sealed: [v1::Sealed; 2] = sealed.try_into().ok().context("two halves")?;
+        let draft = Draft {
+            lane: Lane::Bulk,
+            kind: v1::LINK,
+            public: LinkPublic { version: v1::VERSION, halves }.to_bytes(),
+            sealed: Some(LinkSealed { version: v1::VERSION, halves: sealed }.to_bytes()),
+            matter: encode(&Matter::Link { local: local.clone(), other: other.clone() }),
+        };
+        let mut batch = Batch::new();
+        self.vault.put(&mut batch, Shelf::Links, &name, &1u8);
+        self.outbox.enqueue(vec![draft], batch)?;
+        self.wake_sender();
+        Ok(true)
+    }
+}
