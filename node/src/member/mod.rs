@@ -27,8 +27,8 @@ pub mod status;
 pub mod vault;
 pub mod web;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use anyhow::Context;
 use tessera_consensus::checkpoint::Certificate;
@@ -97,6 +97,8 @@ pub struct Member {
     clock: Mutex<TrustedClock>,
     reserved: Mutex<BTreeSet<Tag>>,
     revoked: Mutex<BTreeSet<ConsentId>>,
+    /// Studies that are being fetched.
+    fetching: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
@@ -168,6 +170,7 @@ impl Member {
             registrations: Mutex::default(),
             reserved: Mutex::default(),
             revoked: Mutex::default(),
+            fetching: Mutex::default(),
             registration_waits: Mutex::default(),
             examined: Mutex::default(),
             outgoing: Notify::new(),

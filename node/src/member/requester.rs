@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -41,6 +41,9 @@ const ATTEMPTS: u32 = 5;
 impl Member {
     pub async fn fetch(self: &Arc<Self>, call: FetchCall, reporter: Reporter) -> anyhow::Result<FetchDone> {
         let begun = Instant::now();
+        // Two at once would write the same partial objects. Who comes second finds what the first has brought.
+        let turn = self.fetch_turn(&call.study);
+        let _turn = turn.lock().await;
         let identifier = Identifier::parse(&call.id)?;
         let person = self.person(&identifier, false).await?;
         let named = |study: &&FoundStudy| {
@@ -80,6 +83,18 @@ impl Member {
             resumed_bytes: summary.reused_bytes,
             elapsed_ms,
             files,
+        })
+    }
+
+    /// Held while a study is fetched. A caller who went away leaves its fetch running.
+    fn fetch_turn(&self, study: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut fetching = locked(&self.fetching);
+        fetching.retain(|_, turn| turn.strong_count() > 0);
+        let known = fetching.get(study).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            fetching.insert(study.to_owned(), Arc::downgrade(&turn));
+            turn
         })
     }
 
