@@ -66,6 +66,11 @@ dcmtk() {
     install_packages dcmtk || fail "the tests send real DICOM with DCMTK, which is missing. Install with: $advice"
 }
 
+# Strangers with certificates of their own knock at the core's port.
+openssl_tool() {
+    have openssl || install_packages openssl || fail "the tests need OpenSSL's command line. Install with: $advice"
+}
+
 # A virtual environment with the pinned clients; the stamp holds the requirements that it was made from.
 python_clients() {
     local venv="$cache/venv" stamp
@@ -149,7 +154,7 @@ demo)
     { have storescu || install_packages dcmtk; } || say "the demo imports files instead of sending them: DCMTK is missing. Install with: $advice"
     ;;
 bench) compilers && dcmtk ;;
-test) compilers && dcmtk && python_clients && browser ;;
+test) compilers && dcmtk && openssl_tool && python_clients && browser ;;
 browser) compilers && dcmtk && python_clients && browser ;;
 *) fail "usage: tests/bootstrap.sh build|demo|bench|test|browser" ;;
 esac

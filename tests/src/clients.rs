@@ -24,6 +24,15 @@ pub fn python<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Outcome {
     run(command)
 }
 
+/// What a browser would be sent for this address, by Python's own HTTP client.
+#[track_caller]
+pub fn page(url: &str) -> String {
+    let program = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=30).read().decode())";
+    let mut command = Command::new(python_program());
+    command.args(["-c", program, url]);
+    run(command).success().stdout
+}
+
 /// The interpreter that has the pinned clients: `TESSERA_PYTHON`, or the one that bootstrap made.
 #[track_caller]
 pub fn python_program() -> PathBuf {

@@ -6,13 +6,21 @@
 //! are on loopback only. What a test started is printed with the log's end if the test panics.
 
 mod clients;
+mod federation;
+mod files;
+mod node;
 mod port;
 mod process;
 mod program;
 mod scratch;
 mod wait;
 
-pub use clients::{dcmtk, python, python_program, tests_folder};
+pub use clients::{dcmtk, page, python, python_program, tests_folder};
+pub use federation::{
+    A, ALLIANCE, B, C, D, Examination, Federation, Person, Phantom, REGULATOR, join_all, study_entries, ticket,
+};
+pub use files::{copy_directory, files_below, files_with, put_back};
+pub use node::{Node, Role, START_DEADLINE, Seat, WORK_DEADLINE, entries_of, warns};
 pub use port::free_port;
 pub use process::Process;
 pub use program::{Outcome, run, tessera, tessera_program, viewer_folder};

@@ -3,26 +3,7 @@
 //! The story itself checks every step (refusals as strictly as successes) and fails with the step that went wrong;
 //! here it is run as a user runs it, and the directories that it leaves are searched.
 
-use std::path::Path;
-
-use tessera_tests::{Scratch, tessera};
-
-/// Every file below `folder` that contains `needle`.
-fn files_with(folder: &Path, needle: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a readable folder") {
-        let path = entry.expect("a readable entry").path();
-        if path.is_dir() {
-            found.extend(files_with(&path, needle));
-        } else if path.is_file() {
-            let bytes = std::fs::read(&path).expect("a readable file");
-            if bytes.windows(needle.len()).any(|window| window == needle) {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-    found
-}
+use tessera_tests::{Scratch, files_with, tessera};
 
 #[test]
 fn the_demo_tells_its_whole_story_and_leaks_nothing_to_other_disks() {
