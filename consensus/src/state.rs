@@ -73,9 +73,10 @@ impl<'a> Transaction<'a> {
         self.command.insert(key.into(), None);
     }
 
-    /// The command took effect: its changes join the batch's.
+    /// The command took effect: its changes join the batch's. One by one, since `BTreeMap::append` would build the
+    /// batch's whole map anew for every command.
     pub fn keep_command(&mut self) {
-        self.batch.append(&mut self.command);
+        self.batch.extend(std::mem::take(&mut self.command));
     }
 
     /// The command was rejected: its changes never were.
