@@ -144,6 +144,9 @@ pub struct Crosswalk {
     pub dir: Dir,
     /// A CSV file with the columns issuer, patient_id, kind, value
     pub file: PathBuf,
+    /// Take these rows back; what was linked by them stays linked
+    #[arg(long)]
+    pub remove: bool,
 }
 
 #[derive(Args)]

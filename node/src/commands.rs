@@ -42,6 +42,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+/// Bytes of a crosswalk that go to the node in one call, to the end of the line.
+const CROSSWALK_PART_BYTES: usize = 512 * 1024;
+
 fn socket(dir: &cli::Dir) -> PathBuf {
     Home::new(&dir.dir).socket()
 }
@@ -109,19 +112,40 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
 }
 
 async fn crosswalk(options: cli::Crosswalk) -> anyhow::Result<()> {
-    let csv = std::fs::read_to_string(&options.file).with_context(|| options.file.display().to_string())?;
-    let done: CrosswalkDone = call(&socket(&options.dir), "/crosswalk", &CrosswalkCall { csv }, ignore).await?;
-    for (line, why) in &done.refused {
-        eprintln!("line {line}: {why}");
+    let text = std::fs::read_to_string(&options.file).with_context(|| options.file.display().to_string())?;
+    let (mut all, mut before) = (CrosswalkDone::default(), 0);
+    for part in parts(&text) {
+        let request = CrosswalkCall { csv: part.to_owned(), remove: options.remove };
+        let done: CrosswalkDone = call(&socket(&options.dir), "/crosswalk", &request, ignore).await?;
+        for (line, why) in &done.refused {
+            eprintln!("line {}: {why}", before + line);
+        }
+        before += part.lines().count() as u64;
+        all.add(&done);
     }
-    println!(
-        "{} rows, {} new, {} patients linked, {} not taken",
-        done.rows,
-        done.new,
-        done.linked_patients,
-        done.refused.len()
-    );
+    let CrosswalkDone { rows, new, linked_patients, removed, refused } = all;
+    match options.remove {
+        true => println!("{rows} rows, {removed} taken back, {} not taken back", refused.len()),
+        false => {
+            println!("{rows} rows, {new} new, {linked_patients} patients linked, {} not taken", refused.len());
+        }
+    }
     Ok(())
+}
+
+/// A text in parts of whole lines, each small enough for one call.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.len().min(CROSSWALK_PART_BYTES);
+        let end = rest.as_bytes()[end..].iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| end + at + 1);
+        let (part, after) = rest.split_at(end);
+        rest = after;
+        Some(part)
+    })
 }
 
 async fn history(options: cli::History) -> anyhow::Result<()> {

@@ -99,6 +99,11 @@ pub struct SenderConfig {
 pub struct HttpConfig {
     /// DICOMweb, pages and viewer; absent: none.
     pub listen: Option<SocketAddr>,
+    /// Further names (`host` or `host:port`) under which browsers and a proxy in front may open the pages.
+    pub hosts: Vec<String>,
+    /// The pages show every name and image and have no sign-in of their own. Say `true` only where a proxy that signs
+    /// users in, or a firewall, stands before an address that other machines reach.
+    pub guarded_by_others: bool,
     /// The directory of the prebuilt OHIF viewer (`dist` of the npm package `@ohif/app`); absent: no viewer.
     pub viewer: Option<PathBuf>,
 }
@@ -170,6 +175,11 @@ impl Config {
         let titles = self.site.iter().map(|s| &s.ae_title).chain(self.dicom.sender.iter().map(|s| &s.ae_title));
         if titles.chain([&self.dicom.ae_title]).any(|title| !ae_ok(title)) {
             return invalid("ae_title", "an AE title has at most 16 printable ASCII characters");
+        }
+        if self.http.listen.is_some_and(|listen| !listen.ip().is_loopback()) && !self.http.guarded_by_others {
+            let why = "other machines would reach the pages, which show every name and image without sign-in: listen \
+                       on 127.0.0.1, or put a proxy that signs users in before it and set http.guarded_by_others";
+            return invalid("http.listen", why);
         }
         if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
             return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");

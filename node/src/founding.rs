@@ -59,7 +59,7 @@ fn configuration(options: &cli::Init) -> anyhow::Result<Config> {
             accept_unknown_senders: options.accept_unknown_senders,
             ..Default::default()
         },
-        http: HttpConfig { listen: Some(options.http), viewer: options.viewer.clone() },
+        http: HttpConfig { listen: Some(options.http), viewer: options.viewer.clone(), ..Default::default() },
         peer: PeerConfig { listen: options.peer.clone(), announce: Vec::new() },
         core: CoreConfig { listen: options.core, announce: None },
         archive: ArchiveConfig { quiet_period_ms: options.quiet_period_ms, ..Default::default() },

@@ -4,6 +4,7 @@
 //! ends the process: what the page cache holds after a failed sync is unknown, so nothing may go on from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -28,6 +29,8 @@ use crate::founding;
 use crate::home::Home;
 use crate::member::{self, Member, core, following};
 
+/// How often it is looked whether a write has failed.
+const DISK_CHECK: Duration = Duration::from_secs(1);
 /// Entries of the quarantine that are shown.
 const QUARANTINE_SHOWN_MAX: usize = 1000;
 
@@ -45,18 +48,17 @@ pub async fn run(options: Dir) -> anyhow::Result<()> {
     };
     let member = Member::open(home.clone(), config.clone(), secrets, &own, genesis, archive.clone())?;
     member.advanced();
+    let mut tasks = tokio::task::JoinSet::new();
     if member.role == Role::Core {
-        core::start(&member).await?;
+        core::start(&member, &mut tasks).await?;
     }
     let (inputs, receiver) = mpsc::channel(following::INPUTS_MAX);
     member.set_follower(inputs.clone());
     member::peers::start(&member, inputs.clone()).await?;
     let (following, sending) = (member.clone(), member.clone());
-    let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move { following::follow(following, inputs, receiver).await.context("following the ledger") });
     tasks.spawn(async move { following::send(sending).await.context("the outbox") });
-    let core = member.clone();
-    tasks.spawn(async move { core.raft_stopped().await });
+    tasks.spawn(watch_disks(member.clone()));
     tokio::spawn(following::register(member.clone()));
     let stop = CancellationToken::new();
     let gateway = start_dicom(&config, &archive, stop.clone()).await?;
@@ -72,6 +74,15 @@ pub async fn run(options: Dir) -> anyhow::Result<()> {
         gateway.await?;
     }
     ended
+}
+
+/// Ends with the first error of the archive's or the ledger's disk.
+async fn watch_disks(member: Arc<Member>) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(DISK_CHECK).await;
+        member.archive.check_alive().context("the archive's disk")?;
+        member.replica.engine().get(tessera_consensus::replica::TABLES[0], b"").context("the ledger's disk")?;
+    }
 }
 
 async fn start_dicom(

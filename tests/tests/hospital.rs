@@ -198,3 +198,42 @@ fn a_second_node_on_the_same_directory_says_why_it_does_not_start() {
     let hospital = Hospital::new(&[]);
     hospital.run(&["node"]).exits_with(1).says("in use by another process");
 }
+
+#[test]
+fn odd_objects_hold_up_nothing_and_numbers_are_found_however_they_are_written() {
+    let hospital = Hospital::new(&["--issuer", "HospA"]);
+    let folder = hospital.scratch.path().join("odd").display().to_string();
+    python("odd_objects.py", &[&folder]).success();
+    let crosswalk = |name, line: &str| hospital.scratch.file(name, line).display().to_string();
+    hospital.run(&["crosswalk", &crosswalk("before.csv", "hospa,odd-5,passport,CHN/G00000005\n")]).success();
+    hospital.run(&["import", &folder]).success().says("1 quarantined");
+    let status = hospital.settle();
+    let registered = status["entries"].as_array().expect("entries").iter().find(|entry| entry[0] == "study");
+    assert_eq!(registered.map(|entry| &entry[1]), Some(&Value::from(5)), "{status}");
+    assert!(!status["warnings"].to_string().contains("can't be registered"), "{status}");
+    hospital.run(&["quarantine"]).success().says("cut off or broken");
+    let finds = |id: &str| hospital.run(&["history", "--id", id]).success().says("1 examinations");
+    for id in ["hospital:HOSPA/ODD-1", "hospital:HIS_PACS/ODD-2", "hospital:HospA/ODD-3", "hospital:hospa/odd-6"] {
+        finds(id);
+    }
+    // Mapped before it came, and mapped later: both numbers lead there.
+    hospital.run(&["crosswalk", &crosswalk("later.csv", "HospA,odd-6,passport,CHN/G00000006\n")]).success();
+    hospital.settle();
+    for id in ["hospital:HospA/odd-5", "passport:CHN/G00000005", "hospital:HospA/odd-6", "passport:CHN/G00000006"] {
+        finds(id);
+    }
+}
+
+#[test]
+fn a_crosswalk_of_any_size_is_taken_and_rows_can_be_taken_back() {
+    let hospital = Hospital::new(&[]);
+    let rows: String = (0..60_000).map(|n| format!("HOSPITAL-A,number-{n},passport,CHN/G{n:08}\n")).collect();
+    let file = hospital.scratch.file("large.csv", format!("issuer,patient_id,kind,value\n{rows}wrong\n"));
+    let file = file.display().to_string();
+    hospital.run(&["crosswalk", &file]).success().says("60001 rows, 60000 new").says("line 60002:");
+    let wrong =
+        hospital.scratch.file("wrong.csv", "HOSPITAL-A,number-7,passport,CHN/G99999999\n").display().to_string();
+    hospital.run(&["crosswalk", &wrong]).success().says("until one is taken back");
+    hospital.run(&["crosswalk", "--remove", &wrong]).success().says("1 taken back");
+    hospital.run(&["crosswalk", &file]).success().says("60001 rows, 0 new");
+}

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::{decode, encode};
+use tessera_policy::{ISSUER_CHARS_MAX, Identifier, Issuer};
 use tessera_storage::engine::{Batch, EngineError, Table, View};
 
 pub const CATALOGUE: Table = "catalogue";
@@ -23,12 +24,29 @@ const VERSION: u8 = 1;
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Objects that one study may have; beyond it the study is refused rather than the memory filled.
 pub const STUDY_OBJECTS_MAX: usize = 200_000;
+/// Distinct modalities, and body parts, that a study's record lists.
+const VALUES_MAX: usize = 16;
 
 /// A patient as this hospital's devices know one: the number means nothing without its issuer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LocalPatient {
     pub issuer: String,
     pub patient_id: String,
+}
+
+impl LocalPatient {
+    /// In the one form in which numbers are compared: width, blanks and the issuer's case carry no meaning. What
+    /// can't be an issuer keeps its own form, with the characters replaced that an issuer may not have.
+    pub fn of(issuer: &str, patient_id: &str) -> Self {
+        let plain = |c: char| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c };
+        let replaced: String = issuer.chars().map(plain).take(ISSUER_CHARS_MAX).collect();
+        let Ok(issuer) = Issuer::parse(&replaced) else {
+            return Self { issuer: replaced, patient_id: patient_id.to_owned() };
+        };
+        let id = Identifier::hospital(issuer.clone(), patient_id);
+        let patient_id = id.map_or_else(|_| patient_id.to_owned(), |id| id.reveal().to_owned());
+        Self { issuer: issuer.as_str().to_owned(), patient_id }
+    }
 }
 
 impl std::fmt::Debug for LocalPatient {
@@ -106,6 +124,8 @@ pub struct ObjectRecord {
     pub receipt: Receipt,
     pub hash: [u8; 32],
     pub size: u64,
+    /// It could be read up to its UIDs, and not to its end.
+    pub is_damaged: bool,
 }
 
 /// A study of this archive.
@@ -169,6 +189,8 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quarantine {
     UnknownSender,
+    /// The data set ends early or contradicts itself behind its UIDs.
+    Damaged,
     /// The study UID belongs to another patient here.
     StudyOfAnotherPatient,
     /// The SOP Instance UID belongs to another study here.
@@ -179,6 +201,7 @@ impl Quarantine {
     pub fn sentence(self) -> &'static str {
         match self {
             Quarantine::UnknownSender => "the sender's AE title and address are not on the list [dicom.sender]",
+            Quarantine::Damaged => "the data set is cut off or broken; have it sent again",
             Quarantine::StudyOfAnotherPatient => "its Study Instance UID belongs to another patient of this archive",
             Quarantine::ObjectOfAnotherStudy => "its SOP Instance UID belongs to another study of this archive",
         }
@@ -210,7 +233,10 @@ fn store<T: Serialize>(batch: &mut Batch, key: Vec<u8>, value: &T) {
 pub enum CatalogueError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("a record of the catalogue is damaged; run the node with an empty database, it is rebuilt from the packs")]
+    #[error(
+        "a record of the catalogue is damaged: stop the node and put its directory back from a copy; keep the database, \
+         it also holds what was not sent to the ledger yet"
+    )]
     Damaged,
     #[error("a study has more than 200000 objects")]
     TooLarge,
@@ -333,6 +359,9 @@ pub fn standing(view: &dyn View, arriving: &ObjectRecord) -> Result<Standing, Ca
     if !arriving.receipt.known_sender {
         return Ok(Standing::Quarantined(Quarantine::UnknownSender));
     }
+    if arriving.is_damaged {
+        return Ok(Standing::Quarantined(Quarantine::Damaged));
+    }
     let patient = patient_of(description);
     if study(view, &description.study)?.is_some_and(|known| known.patient != patient) {
         return Ok(Standing::Quarantined(Quarantine::StudyOfAnotherPatient));
@@ -352,7 +381,7 @@ pub fn standing(view: &dyn View, arriving: &ObjectRecord) -> Result<Standing, Ca
 }
 
 pub fn patient_of(description: &Description) -> LocalPatient {
-    LocalPatient { issuer: description.issuer.clone(), patient_id: description.patient_id.clone() }
+    LocalPatient::of(&description.issuer, &description.patient_id)
 }
 
 /// The changes that record `arriving` under its standing.
@@ -412,8 +441,8 @@ fn record_new(
     study.objects += 1;
     study.series += u32::from(new_series);
     study.bytes += arriving.size;
-    study.modalities.extend((!d.modality.is_empty()).then(|| d.modality.clone()));
-    study.body_parts.extend((!d.body_part.is_empty()).then(|| d.body_part.clone()));
+    collect(&mut study.modalities, &d.modality);
+    collect(&mut study.body_parts, &d.body_part);
     store(batch, object_key(&d.sop_instance), arriving);
     store(batch, series_key, &series);
     batch.put(CATALOGUE, key(b'i', &[study_uid, series_uid, d.sop_instance.as_bytes()]), []);
@@ -426,6 +455,13 @@ fn record_new(
     batch.put(CATALOGUE, key(b'w', &[study_uid]), []);
     put_study(batch, &study);
     Ok(())
+}
+
+/// A study with more distinct values than [`VALUES_MAX`] is a mistake of its sender; the first ones describe it.
+fn collect(values: &mut BTreeSet<String>, value: &str) {
+    if !value.is_empty() && values.len() < VALUES_MAX {
+        values.insert(value.to_owned());
+    }
 }
 
 fn new_study(first: &ObjectRecord) -> StudyRecord {

@@ -5,7 +5,7 @@
 
 use crate::dicom::charset::{CharsetPolicy, CharsetVerdict};
 use crate::dicom::dataset::DataSetError;
-use crate::dicom::facts::{DicomDate, ObjectFacts};
+use crate::dicom::facts::{Damage, DicomDate, ObjectFacts};
 use crate::dicom::syntax::TransferSyntax;
 
 use super::catalogue::Description;
@@ -28,6 +28,30 @@ fn number(number: Option<i32>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
+/// Longest texts that are kept, in characters. DICOM allows 64 in most and 16 in codes (PS3.5 table 6.2-1); senders
+/// that exceed this a little are common, and an archive's records stay small.
+const TEXT_CHARS_MAX: usize = 256;
+const CODE_CHARS_MAX: usize = 32;
+/// Three groups of 64 characters with their delimiters, and room for senders that exceed it.
+const NAME_CHARS_MAX: usize = 512;
+
+fn cut(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
+}
+
+fn text(value: &str) -> String {
+    cut(value, TEXT_CHARS_MAX)
+}
+
+fn code(value: &str) -> String {
+    cut(value, CODE_CHARS_MAX)
+}
+
+/// Whether the data set can't be read to its end.
+pub fn is_damaged(facts: &ObjectFacts) -> bool {
+    matches!(facts.damage, Some(Damage::Broken { .. }))
+}
+
 pub fn from_facts(facts: &ObjectFacts, default_issuer: &str) -> Description {
     let issuer = if facts.patient.issuer.is_empty() { default_issuer } else { &facts.patient.issuer };
     Description {
@@ -35,31 +59,31 @@ pub fn from_facts(facts: &ObjectFacts, default_issuer: &str) -> Description {
         sop_instance: facts.sop_instance.as_str().to_owned(),
         series: facts.series_instance.as_str().to_owned(),
         study: facts.study_instance.as_str().to_owned(),
-        issuer: issuer.to_owned(),
-        patient_id: facts.patient.id.clone(),
-        patient_name: facts.patient.name.full(),
-        sex: facts.patient.sex.clone(),
+        issuer: text(issuer),
+        patient_id: text(&facts.patient.id),
+        patient_name: cut(&facts.patient.name.full(), NAME_CHARS_MAX),
+        sex: code(&facts.patient.sex),
         birth_date: date(facts.patient.birth_date),
         study_date: date(facts.study.date),
-        study_time: facts.study.time.clone(),
-        study_description: facts.study.description.clone(),
-        study_id: facts.study.id.clone(),
-        accession: facts.study.accession_number.clone(),
-        referring_physician: facts.study.referring_physician.full(),
-        institution: facts.series.institution.clone(),
-        modality: facts.series.modality.clone(),
-        body_part: facts.series.body_part.clone(),
+        study_time: code(&facts.study.time),
+        study_description: text(&facts.study.description),
+        study_id: text(&facts.study.id),
+        accession: text(&facts.study.accession_number),
+        referring_physician: cut(&facts.study.referring_physician.full(), NAME_CHARS_MAX),
+        institution: text(&facts.series.institution),
+        modality: code(&facts.series.modality),
+        body_part: code(&facts.series.body_part),
         series_number: number(facts.series.number),
-        series_description: facts.series.description.clone(),
+        series_description: text(&facts.series.description),
         series_date: date(facts.instance.acquisition_date),
-        series_time: facts.instance.acquisition_time.clone(),
+        series_time: code(&facts.instance.acquisition_time),
         instance_number: number(facts.instance.number),
         rows: facts.instance.rows.unwrap_or(0).into(),
         columns: facts.instance.columns.unwrap_or(0).into(),
         frames: facts.instance.frames,
-        manufacturer: facts.series.manufacturer.clone(),
-        device_model: facts.series.model.clone(),
-        character_set_note: note(&facts.charset),
+        manufacturer: text(&facts.series.manufacturer),
+        device_model: text(&facts.series.model),
+        character_set_note: text(&note(&facts.charset)),
     }
 }
 

@@ -93,7 +93,7 @@ impl Archive {
                 read => writer.write(&piece[..read])?,
             }
         }
-        Ok(self.finish_large(Origin::Import, &part10.transfer_syntax, writer)?)
+        Ok(self.finish_large(Origin::Import, &part10.transfer_syntax, None, writer)?)
     }
 }
 

@@ -98,10 +98,7 @@ impl Archive {
         let syntax = TransferSyntax::of(transfer_syntax);
         let mut receipt = self.receipt(origin, transfer_syntax);
         let facts = ObjectFacts::of(data_set, &syntax, &charset_policy(receipt.character_set.as_deref()))?;
-        if let Some((class, instance)) = announced {
-            check("SOP Class UID", &class, &facts.sop_class)?;
-            check("SOP Instance UID", &instance, &facts.sop_instance)?;
-        }
+        check_announced(announced, &facts)?;
         receipt.sop_class = facts.sop_class.as_str().to_owned();
         receipt.sop_instance = facts.sop_instance.as_str().to_owned();
         let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
@@ -109,7 +106,8 @@ impl Archive {
         let done = Box::new(move |result| drop(done.send(result)));
         let hash = self.pixels.store(data_set, &encode(&receipt), done)?;
         let size = data_set.len() as u64;
-        Ok((ObjectRecord { description, receipt, hash: *hash.digest(), size }, size))
+        let is_damaged = describe::is_damaged(&facts);
+        Ok((ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged }, size))
     }
 
     /// Ends an object that came in pieces: its facts are read back from the store once it is durable. One that turns
@@ -118,6 +116,7 @@ impl Archive {
         &self,
         origin: Origin,
         transfer_syntax: &Uid,
+        announced: Option<(Uid, Uid)>,
         mut writer: tessera_storage::pixels::LargeWriter,
     ) -> Result<Filed, IngestError> {
         let receipt = self.receipt(origin, transfer_syntax);
@@ -125,15 +124,21 @@ impl Archive {
         let done = writer.finish()?;
         let syntax = TransferSyntax::of(transfer_syntax);
         let source = crate::dicom::source::in_file(self.pixels.reader(&done.hash)?, done.object_bytes, &syntax);
-        let facts = match ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref())) {
+        let facts = ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref()));
+        let checked = facts.map_err(IngestError::from).and_then(|facts| {
+            check_announced(announced, &facts)?;
+            Ok(facts)
+        });
+        let facts = match checked {
             Ok(facts) => facts,
             Err(error) => {
                 self.pixels.settled(done.id);
-                return Err(error.into());
+                return Err(error);
             }
         };
         let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
-        let record = ObjectRecord { description, receipt, hash: *done.hash.digest(), size: done.object_bytes };
+        let (hash, size) = (*done.hash.digest(), done.object_bytes);
+        let record = ObjectRecord { description, receipt, hash, size, is_damaged: describe::is_damaged(&facts) };
         let standing = self.file(&record, done.id)?;
         Ok(Filed { standing, study: record.description.study, bytes: done.object_bytes })
     }
@@ -157,7 +162,8 @@ impl Archive {
         let source = crate::dicom::source::in_file(reader, size, &syntax);
         let facts = ObjectFacts::read(source, &syntax, &CharsetPolicy::Detect)?;
         let description = describe::from_facts(&facts, "");
-        let record = ObjectRecord { description, receipt: receipt.clone(), hash: *hash.digest(), size };
+        let (receipt, hash) = (receipt.clone(), *hash.digest());
+        let record = ObjectRecord { description, receipt, hash, size, is_damaged: false };
         match pack_receipt {
             Some(id) => self.file(&record, id)?,
             None => self.file_with(&record, Batch::new())?,
@@ -235,7 +241,9 @@ impl Archive {
                     Ok(record) => {
                         self.file_with(&record, batch)?;
                     }
-                    // It was never answered with success: its sender heard that it is no data set.
+                    // It was never answered with success: its sender heard that it is no data set. Whatever else
+                    // goes wrong must not lose an object that was answered.
+                    Err(error) if !is_no_data_set(&error) => return Err(error),
                     Err(error) => {
                         tracing::warn!(%error, "a received object is no data set; it stays in the packs, unfiled");
                         self.engine.submit(batch)?;
@@ -254,12 +262,25 @@ impl Archive {
         let source = crate::dicom::source::in_file(reader, size, &syntax);
         let facts = ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref()))?;
         let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
-        Ok(ObjectRecord { description, receipt, hash: *hash.digest(), size })
+        let is_damaged = describe::is_damaged(&facts);
+        Ok(ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged })
     }
+}
+
+/// Whether the object itself is the reason, and not the disk that it was read from.
+fn is_no_data_set(error: &anyhow::Error) -> bool {
+    error.is::<DataSetError>() && !error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
 fn died(why: &str) -> IngestError {
     StoreError::Dead { cause: why.to_owned() }.into()
+}
+
+/// The data set is what the association said it would be.
+fn check_announced(announced: Option<(Uid, Uid)>, facts: &ObjectFacts) -> Result<(), IngestError> {
+    let Some((class, instance)) = announced else { return Ok(()) };
+    check("SOP Class UID", &class, &facts.sop_class)?;
+    check("SOP Instance UID", &instance, &facts.sop_instance)
 }
 
 fn check(what: &'static str, announced: &Uid, data_set: &Uid) -> Result<(), IngestError> {

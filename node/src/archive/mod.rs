@@ -26,6 +26,8 @@ use catalogue::{CATALOGUE, CatalogueError, ObjectRecord, Phase, StudyRecord};
 
 /// Studies closed in one go.
 const CLOSING_MAX: usize = 1024;
+/// Studies in reception that are looked at.
+const RECEIVING_MAX: usize = 100_000;
 
 /// Commands on their way to the ledger; in the archive's database, so that a change and its command are one write.
 pub const OUTBOX: Table = "outbox";
@@ -107,10 +109,13 @@ impl Archive {
         Ok(self.pixels.read(&ObjectHash::blake3(object.hash))?)
     }
 
-    /// Own studies for which nothing arrived since `quiet_since_ms` and whose present revision is not closed yet.
+    /// Studies for which nothing arrived since `quiet_since_ms` and whose present revision is not closed yet.
     pub fn quiet_studies(&self, quiet_since_ms: u64) -> Result<Vec<StudyRecord>, ArchiveError> {
         let mut quiet = Vec::new();
-        for uid in catalogue::receiving(&*self.engine, CLOSING_MAX)? {
+        for uid in catalogue::receiving(&*self.engine, RECEIVING_MAX)? {
+            if quiet.len() == CLOSING_MAX {
+                break;
+            }
             if let Some(study) = catalogue::study(&*self.engine, &uid)?
                 && study.last_received_ms <= quiet_since_ms
                 && matches!(study.phase, Phase::Receiving { .. })
@@ -119,6 +124,12 @@ impl Archive {
             }
         }
         Ok(quiet)
+    }
+
+    /// An error once a write has failed: nothing may go on from there.
+    pub fn check_alive(&self) -> Result<(), ArchiveError> {
+        self.engine.get(CATALOGUE, b"")?;
+        Ok(self.pixels.check_alive()?)
     }
 
     /// Submits a change of the catalogue.

@@ -100,7 +100,8 @@ impl LargeObject for Large {
             let Some(writer) = self.writer.take() else { return gone() };
             let (archive, incoming) = (self.archive.clone(), self.incoming.clone());
             let finished = tokio::task::spawn_blocking(move || {
-                archive.finish_large(origin(&incoming), &incoming.transfer_syntax, writer)
+                let announced = (incoming.sop_class.clone(), incoming.sop_instance.clone());
+                archive.finish_large(origin(&incoming), &incoming.transfer_syntax, Some(announced), writer)
             });
             match finished.await {
                 Ok(result) => outcome(result),

@@ -67,7 +67,7 @@ async fn measure(federation: &Federation, root: &Path, (slices, long): (u32, u32
 /// Imports the study at the holder, and waits until the requester's replica shows it.
 async fn register(federation: &Federation, study: &Study, files: &Path) -> anyhow::Result<()> {
     for member in [HOLDER, REQUESTER] {
-        let call = CrosswalkCall { csv: study.crosswalk.clone() };
+        let call = CrosswalkCall { csv: study.crosswalk.clone(), remove: false };
         let done: CrosswalkDone = federation.call(member, "/crosswalk", &call).await?;
         ensure!(done.refused.is_empty(), "crosswalk rows were refused: {:?}", done.refused);
     }

@@ -46,6 +46,9 @@ pub struct ImportDone {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CrosswalkCall {
     pub csv: String,
+    /// Take the rows back.
+    #[serde(default)]
+    pub remove: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -56,6 +59,19 @@ pub struct CrosswalkDone {
     pub refused: Vec<(u64, String)>,
     /// Studies that got a link by this.
     pub linked_patients: u64,
+    /// Rows that were taken back.
+    pub removed: u64,
+}
+
+impl CrosswalkDone {
+    /// Adds the figures of the next part; its refused rows have lines of their own.
+    pub fn add(&mut self, part: &CrosswalkDone) {
+        self.rows += part.rows;
+        self.new += part.new;
+        self.linked_patients += part.linked_patients;
+        self.removed += part.removed;
+        self.refused.extend(part.refused.iter().cloned());
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -168,7 +168,7 @@ async fn settle(federation: &Federation) -> anyhow::Result<()> {
 
 async fn crosswalk(federation: &Federation, phantom: &Phantom) -> anyhow::Result<()> {
     for index in [A, B, C] {
-        let call = CrosswalkCall { csv: phantom.crosswalk.clone() };
+        let call = CrosswalkCall { csv: phantom.crosswalk.clone(), remove: false };
         let done: CrosswalkDone = federation.call(index, "/crosswalk", &call).await?;
         ensure!(done.refused.is_empty(), "crosswalk rows were refused: {:?}", done.refused);
         say(format!(

@@ -52,6 +52,7 @@ type Shared = Arc<Service>;
 /// The whole web side of a node. `viewer` is the directory of the prebuilt OHIF viewer.
 pub fn router(archive: Arc<Archive>, federated: Arc<dyn Federated>, viewer: Option<PathBuf>) -> axum::Router {
     let title = archive.config().default_site().legal_name.clone();
+    let hosts = guard::Hosts::of(&archive.config().http);
     let service = Arc::new(Service {
         archive,
         federated,
@@ -61,7 +62,7 @@ pub fn router(archive: Arc<Archive>, federated: Arc<dyn Federated>, viewer: Opti
     });
     let own = console::routes().nest("/dicom-web", dicomweb::routes()).with_state(service);
     own.merge(viewer::Viewer::open(viewer.as_deref(), &title).routes())
-        .layer(axum::middleware::from_fn(guard::same_origin))
+        .layer(axum::middleware::from_fn_with_state(hosts, guard::same_origin))
 }
 
 /// Runs a call that blocks for the disk.

@@ -29,6 +29,7 @@ use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::BlindRequest;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::{Member, locked};
 use crate::archive::ingest::now_ms;
@@ -68,14 +69,6 @@ impl CoreHandle {
     pub fn certificate_seen(&self, certificate: Certificate) {
         let full = self.inputs.try_send((Input::CertificateSeen(certificate), None)).is_err();
         tracing::trace!(full, "certificate for the certifier");
-    }
-}
-
-impl Member {
-    /// Ends with an error when this node's Raft has stopped by itself; without a seat it never ends.
-    pub async fn raft_stopped(&self) -> anyhow::Result<()> {
-        let Some(core) = self.core.get() else { return std::future::pending().await };
-        anyhow::bail!("Raft has stopped: {}; start the node again", core.raft.stopped().await)
     }
 }
 
@@ -134,8 +127,9 @@ fn allowed(member: &Member) -> anyhow::Result<Allowed> {
     Ok(Allowed::new(peers))
 }
 
-/// Starts Raft, the core's network and certification, if this node still has its seat.
-pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
+/// Starts Raft, the core's network and certification, if this node still has its seat. What it adds to `tasks` ends
+/// only with an error, with which the node must end: it may have lost what it confirmed.
+pub async fn start(member: &Arc<Member>, tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     let members = seats(&member.replica)?;
     let own = members.iter().find(|(_, node)| node.node == member.node);
     let seat = *own.context("this node is not in the ledger's core")?.0;
@@ -147,15 +141,16 @@ pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
     let identity = tls::Identity::new(&member.secrets.transport)?;
     let transport = GrpcTransport::new(identity, allowed(member)?);
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+    // First where the ledger stands: what Raft applies again or anew comes behind it, in order.
+    inputs.try_send((Input::Applied(batch_end(&member.replica.checkpoint()?)), None))?;
     let listener = {
         let (member, inputs) = (Arc::downgrade(member), inputs.clone());
         Arc::new(move |applied: &tessera_consensus::replica::Applied| {
             let Some(member) = member.upgrade() else { return };
-            let c = &applied.checkpoint;
-            let end = BatchEnd { size: c.size, root: c.root, digest: c.digest, epoch: c.epoch };
+            let end = batch_end(&applied.checkpoint);
             // A full queue loses a batch end; the next one is certified in its place.
             let full = inputs.try_send((Input::Applied(end), None)).is_err();
-            tracing::trace!(full, size = c.size.0, "applied");
+            tracing::trace!(full, size = end.size.0, "applied");
             member.advanced();
         })
     };
@@ -186,17 +181,20 @@ pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
             tokio::net::TcpListener::bind(listen).await.with_context(|| format!("[core] listen {listen}"))?;
         let identity = tls::Identity::new(&member.secrets.transport)?;
         let services = Services { allowed: allowed(member)?, raft: Arc::new(raft.clone()), core: Arc::new(service) };
-        tokio::spawn(async move {
-            if let Err(error) = serve(listener, &identity, services, std::future::pending()).await {
-                tracing::error!(%error, "the core's network ended");
-            }
+        tasks.spawn(async move {
+            serve(listener, &identity, services, std::future::pending()).await.context("the core's network")
         });
     }
     let handle = CoreHandle { raft: raft.clone(), inputs: inputs.clone() };
     member.core.set(handle).ok().context("the core was started twice")?;
-    let driver = Driver::new(member.clone(), raft, transport, inputs, directory.join("guard"))?;
-    tokio::spawn(driver.run(receiver));
+    let driver = Driver::new(member.clone(), raft.clone(), transport, inputs, directory.join("guard"))?;
+    tasks.spawn(driver.run(receiver));
+    tasks.spawn(async move { anyhow::bail!("Raft has stopped: {}; start the node again", raft.stopped().await) });
     Ok(())
+}
+
+fn batch_end(c: &Checkpoint) -> BatchEnd {
+    BatchEnd { size: c.size, root: c.root, digest: c.digest, epoch: c.epoch }
 }
 
 /// Runs the certifier.
@@ -207,7 +205,8 @@ struct Driver {
     inputs: mpsc::Sender<Asked>,
     certifier: Certifier,
     guard: PathBuf,
-    waiting: BTreeMap<NodeId, oneshot::Sender<CosignResult>>,
+    /// Who waits for an answer about what; at most one request and one that it replaced of each core node.
+    waiting: Vec<(NodeId, Checkpoint, oneshot::Sender<CosignResult>)>,
     leader: Option<NodeId>,
     seats: Mutex<BTreeMap<RaftId, CoreNode>>,
 }
@@ -237,69 +236,63 @@ impl Driver {
         };
         let certifier = Certifier::new(identity, record, member.replica.certificate(), UnixMillis(now_ms()));
         let seats = Mutex::new(seats(&member.replica)?);
-        let waiting = BTreeMap::new();
+        let waiting = Vec::new();
         Ok(Self { member, raft, transport, inputs, certifier, guard, waiting, leader: None, seats })
     }
 
-    async fn run(mut self, mut receiver: mpsc::Receiver<Asked>) {
-        // What was applied before this start is certified again from where it stands.
-        if let Ok(c) = self.member.replica.checkpoint() {
-            let end = BatchEnd { size: c.size, root: c.root, digest: c.digest, epoch: c.epoch };
-            self.step(Input::Applied(end));
-        }
+    async fn run(mut self, mut receiver: mpsc::Receiver<Asked>) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    self.look_for_the_leader();
-                    self.step(Input::Tick);
+                    self.look_for_the_leader()?;
+                    self.step(Input::Tick)?;
                 }
                 asked = receiver.recv() => {
-                    let Some((input, reply)) = asked else { return };
-                    if let (Input::CosignRequest { from, .. }, Some(reply)) = (&input, reply) {
-                        self.waiting.insert(*from, reply);
+                    let Some((input, reply)) = asked else { return Ok(()) };
+                    if let (Input::CosignRequest { from, checkpoint }, Some(reply)) = (&input, reply) {
+                        self.waiting.retain(|(.., reply)| !reply.is_closed());
+                        self.waiting.push((*from, *checkpoint, reply));
                     }
-                    self.step(input);
+                    self.step(input)?;
                 }
             }
         }
     }
 
-    fn look_for_the_leader(&mut self) {
+    fn look_for_the_leader(&mut self) -> anyhow::Result<()> {
         let leader = self.raft.leader().and_then(|seat| locked(&self.seats).get(&seat).map(|node| node.node));
         if leader != self.leader {
             self.leader = leader;
-            self.step(Input::LeaderChanged { leader });
+            self.step(Input::LeaderChanged { leader })?;
         }
+        Ok(())
     }
 
-    fn step(&mut self, input: Input) {
+    fn step(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
-            let Ok(core) = self.member.replica.core() else { return };
-            let cores = [core];
+            let cores = [self.member.replica.core()?];
             let outputs = self.certifier.step(UnixMillis(now_ms()), input, View { cores: &cores });
             for output in outputs {
-                inputs.extend(self.carry_out(output));
+                inputs.extend(self.carry_out(output)?);
             }
         }
+        Ok(())
     }
 
     /// Carries out one output; what follows from it at once is the next input.
-    fn carry_out(&mut self, output: Output) -> Option<Input> {
+    fn carry_out(&mut self, output: Output) -> anyhow::Result<Option<Input>> {
         match output {
             Output::PersistGuard { guard } => {
-                if let Err(error) = replace(&self.guard, &guard.to_bytes()) {
-                    // Without its guard this node must not sign; the others can certify without it.
-                    tracing::error!(%error, "the signing guard could not be written; not signing");
-                    return None;
-                }
-                return Some(Input::GuardDurable { guard });
+                replace(&self.guard, &guard.to_bytes()).context("the signing guard could not be written")?;
+                return Ok(Some(Input::GuardDurable { guard }));
             }
             Output::SendRequest { to, checkpoint } => self.ask(to, checkpoint),
-            Output::SendReply { to, result, .. } => {
-                if let Some(reply) = self.waiting.remove(&to) {
-                    let gone = reply.send(result).is_err();
+            Output::SendReply { to, checkpoint, result } => {
+                let asked = self.waiting.iter().position(|(from, about, _)| (from, about) == (&to, &checkpoint));
+                if let Some(asked) = asked {
+                    let gone = self.waiting.remove(asked).2.send(result).is_err();
                     tracing::trace!(gone, "cosigned");
                 }
             }
@@ -314,7 +307,7 @@ impl Driver {
             }
             Output::FaultyReply { peer, fault } => tracing::warn!(?peer, %fault, "a cosignature is not counted"),
         }
-        None
+        Ok(None)
     }
 
     fn ask(&self, to: NodeId, checkpoint: Checkpoint) {

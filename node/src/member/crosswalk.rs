@@ -19,6 +19,11 @@ const ROWS_MAX: usize = 10_000_000;
 /// Studies of one patient that a row may link.
 const STUDIES_MAX: usize = 10_000;
 
+/// A row's name in the vault.
+fn row_name(row: &CrosswalkRow) -> Vec<u8> {
+    [row.local().canonical_bytes(), row.identifier().canonical_bytes()].concat()
+}
+
 /// Reads the kept rows.
 pub fn load(archive: &Archive, vault: &Vault) -> anyhow::Result<Crosswalk> {
     let mut crosswalk = Crosswalk::default();
@@ -37,8 +42,9 @@ impl Member {
     /// Under which identifiers a study belongs.
     pub fn resolve(&self, d: &Description) -> anyhow::Result<Resolution> {
         let seen = Demographics::read(&d.patient_name, &d.sex, &d.birth_date);
-        let (issuer, study) = (Issuer::parse(&d.issuer)?, Uid::parse(&d.study)?);
-        Ok(self.crosswalk().resolve(&issuer, &d.patient_id, &study, &seen))
+        let patient = catalogue::patient_of(d);
+        let issuer = Issuer::parse(&patient.issuer).or_else(|_| Issuer::parse(&self.config.default_site().issuer))?;
+        Ok(self.crosswalk().resolve(&issuer, &d.patient_id, &Uid::parse(&d.study)?, &seen))
     }
 
     /// Takes the rows of a CSV text; what can't be taken is listed with its line, the rest is taken.
@@ -59,6 +65,14 @@ impl Member {
                 continue;
             }
             done.rows += 1;
+            if call.remove {
+                match record.map_err(anyhow::Error::from).and_then(|record| self.remove_row(&record)) {
+                    Ok(true) => done.removed += 1,
+                    Ok(false) => done.refused.push((line as u64 + 1, "this row is not in the crosswalk".into())),
+                    Err(error) => done.refused.push((line as u64 + 1, format!("{error:#}"))),
+                }
+                continue;
+            }
             match record.map_err(anyhow::Error::from).and_then(|record| self.take_row(&record)) {
                 Ok((local, Inserted::Known)) => drop(locals.insert(local)),
                 Ok((local, Inserted::New)) => {
@@ -80,15 +94,28 @@ impl Member {
         Ok(done)
     }
 
+    /// Takes a row back; what was linked by it stays linked, for what was disclosed stays known.
+    fn remove_row(&self, record: &csv::StringRecord) -> anyhow::Result<bool> {
+        let fields: Vec<&str> = record.iter().map(str::trim).collect();
+        let row = CrosswalkRow::parse(&fields, CheckMode::Warn)?;
+        let was_there = self.crosswalk().remove(row.local(), row.identifier());
+        if was_there {
+            let mut batch = Batch::new();
+            self.vault.delete(&mut batch, Shelf::Crosswalk, &row_name(&row));
+            self.archive.submit(batch)?;
+        }
+        Ok(was_there)
+    }
+
     fn take_row(&self, record: &csv::StringRecord) -> anyhow::Result<(Identifier, Inserted)> {
         let fields: Vec<&str> = record.iter().map(str::trim).collect();
         let row = CrosswalkRow::parse(&fields, CheckMode::Warn)?;
-        let local = row.local().clone();
+        let (local, name) = (row.local().clone(), row_name(&row));
         let inserted = self.crosswalk().insert(row)?;
         if inserted != Inserted::Known {
             let mut batch = Batch::new();
             let kept: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-            self.vault.put(&mut batch, Shelf::Crosswalk, kept.join("\u{1f}").as_bytes(), &kept);
+            self.vault.put(&mut batch, Shelf::Crosswalk, &name, &kept);
             self.archive.submit(batch)?;
         }
         Ok((local, inserted))
@@ -96,10 +123,7 @@ impl Member {
 
     /// Links what was registered under the hospital's own number before the row came.
     async fn link_registered(self: &Arc<Self>, local: &Identifier) -> anyhow::Result<bool> {
-        let patient = catalogue::LocalPatient {
-            issuer: local.issuer().as_str().to_owned(),
-            patient_id: local.reveal().to_owned(),
-        };
+        let patient = catalogue::LocalPatient::of(local.issuer().as_str(), local.reveal());
         let mut linked = false;
         for uid in catalogue::studies_of(&**self.archive.engine(), &patient, STUDIES_MAX)? {
             let Some(registration) = self.registration(&uid)? else { continue };

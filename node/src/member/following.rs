@@ -5,6 +5,7 @@
 //! again until the ledger has certified them; repeating is harmless.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tessera_consensus::Lane;
@@ -16,6 +17,7 @@ use tessera_consensus::replica::ReplicaError;
 use tessera_consensus::wire::v1::{Role, Submission};
 use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::net::SubmitOutcome;
+use tessera_federation::outbox::Settled;
 use tokio::sync::mpsc;
 
 use super::{Member, locked};
@@ -130,7 +132,9 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
                 if settled.is_empty() {
                     break;
                 }
-                member.settled(settled).await?;
+                for command in &settled {
+                    settle_one(&member, command).await;
+                }
             }
             for lane in Lane::ALL {
                 let pending = member.outbox.pending(lane, SENT_MAX)?;
@@ -144,6 +148,14 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
             () = member.outgoing.notified() => {}
             () = tokio::time::sleep(SEND_AGAIN) => {}
         }
+    }
+}
+
+/// Until it is done: the outbox forgets the command when it is asked for the next ones.
+async fn settle_one(member: &Arc<Member>, command: &Settled) {
+    while let Err(error) = member.settled(command).await {
+        tracing::warn!(why = format!("{error:#}"), "a rejected command can't be written again yet");
+        tokio::time::sleep(SEND_AGAIN).await;
     }
 }
 
@@ -161,7 +173,9 @@ async fn hand_in(member: &Member, submissions: Vec<Submission>) {
         return log(core.submit(submissions).await);
     }
     let (Ok(peers), Ok(nodes)) = (member.peers(), member.core_nodes()) else { return };
-    for node in nodes {
+    // Each time another one begins: one that answers and does nothing must not keep this node out.
+    let first = member.handed_in.fetch_add(1, Ordering::Relaxed) % nodes.len().max(1);
+    for node in nodes.iter().cycle().skip(first).take(nodes.len()).copied() {
         match peers.submit(node, submissions.clone()).await {
             Ok(outcomes) if outcomes.iter().any(|outcome| !matches!(outcome, SubmitOutcome::Later)) => {
                 for outcome in &outcomes {

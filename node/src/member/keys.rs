@@ -4,13 +4,11 @@
 //! (P6). Others are asked for at each lookup and forgotten: a stranger can't be looked up while cut off from the
 //! core, and the answer says so (P7).
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, bail};
-use tessera_consensus::wire::v1::Leaf;
-use tessera_consensus::{LedgerSize, NodeId};
+use tessera_consensus::NodeId;
 use tessera_federation::blind::{Evaluator, IdentifierKey, KeyAsk, asks, blind};
-use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindRequest, OprfSuite, STUDY};
+use tessera_federation::machine;
+use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindReply, BlindRequest, OprfSuite};
 use tessera_policy::Identifier;
 use tessera_storage::engine::Batch;
 use zeroize::Zeroizing;
@@ -51,11 +49,11 @@ impl Member {
 
     /// The key for records that are written now.
     pub async fn writing_key(&self, identifier: &Identifier) -> anyhow::Result<IdentifierKey> {
-        let year = self.this_year();
         let keys = self.keys_of(identifier, true).await?;
-        keys.into_iter().find(|key| key.year() == year).context("no key for this year")
+        Ok(self.key_of_this_year(&keys)?.clone())
     }
 
+    /// Of one identifier's keys, that for records that are written now.
     pub fn key_of_this_year<'a>(&self, keys: &'a [IdentifierKey]) -> anyhow::Result<&'a IdentifierKey> {
         let year = self.this_year();
         keys.iter().find(|key| key.year() == year).context("no key for this year")
@@ -69,48 +67,44 @@ impl Member {
         Ok(Some(IdentifierKey::new(OprfSuite::Ristretto255Sha512, ask.year, Zeroizing::new(output))))
     }
 
+    /// Asks one core node after another, the own share first, until an answer's proof holds: one that lies or refuses
+    /// only costs time.
     async fn ask_core(&self, wanted: Vec<KeyAsk>, keep: bool) -> anyhow::Result<Vec<IdentifierKey>> {
         let (request, blinding) = blind(wanted, &mut rng())?;
-        let reply = match self.evaluate_anywhere(&request).await? {
-            BlindAnswer::Evaluated(reply) => reply,
-            BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, resets_at, .. }) => {
-                bail!("this hospital's budget of {allowed} lookups a day is used up; it is renewed at {resets_at:?}")
+        let own = self.oprf.is_some().then_some(self.node);
+        let mut last = anyhow::anyhow!("none is known");
+        for node in own.into_iter().chain(self.core_nodes()?) {
+            let answered = match node == self.node {
+                true => self.evaluate_for(node, &request),
+                false => self.peers()?.blind_evaluate(node, request.clone()).await,
+            };
+            let keys = answered.and_then(evaluated).and_then(|reply| Ok(blinding.finalize(&reply, &self.domain.oprf)?));
+            match keys {
+                Ok(keys) if keep => {
+                    self.keep_keys(blinding.asks(), &keys)?;
+                    return Ok(keys);
+                }
+                Ok(keys) => return Ok(keys),
+                Err(error) => last = error,
             }
-            BlindAnswer::Refused(other) => bail!("the core did not evaluate the lookup: {other:?}"),
-        };
-        let keys = blinding.finalize(&reply, &self.domain.oprf)?;
-        if keep {
-            let mut batch = Batch::new();
-            for (ask, key) in blinding.asks().iter().zip(&keys) {
-                let secret = Zeroizing::new(key.secret_bytes().to_vec());
-                self.vault.put(&mut batch, Shelf::Keys, &vault_name(&ask.identifier, ask.year), &*secret);
-            }
-            self.archive.submit(batch)?;
         }
-        Ok(keys)
+        Err(last.context("no core hospital answered, so a patient whose key is not kept here can't be looked up now"))
     }
 
-    /// Asks the own share first, then one core node after another.
-    async fn evaluate_anywhere(&self, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
-        if self.oprf.is_some() {
-            return self.evaluate_for(self.node, request);
+    fn keep_keys(&self, asks: &[KeyAsk], keys: &[IdentifierKey]) -> anyhow::Result<()> {
+        let mut batch = Batch::new();
+        for (ask, key) in asks.iter().zip(keys) {
+            let secret = Zeroizing::new(key.secret_bytes().to_vec());
+            self.vault.put(&mut batch, Shelf::Keys, &vault_name(&ask.identifier, ask.year), &*secret);
         }
-        let mut last = None;
-        for core in self.core_nodes()? {
-            match self.peers()?.blind_evaluate(core, request.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => last = Some(error),
-            }
-        }
-        let why = last.map_or_else(|| "none is known".into(), |error| error.to_string());
-        bail!("no core hospital can be reached, so a patient whose key is not kept here can't be looked up now ({why})")
+        Ok(self.archive.submit(batch)?)
     }
 
     /// As a core node: evaluates for `asking`, within its budget.
     pub fn evaluate_for(&self, asking: NodeId, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
         let Some(oprf) = &self.oprf else { return Ok(BlindAnswer::Refused(BlindRefusal::NoShare)) };
         let now = tessera_consensus::UnixMillis(now_ms());
-        let registrations = self.registrations_today(asking)?;
+        let registrations = machine::registrations_per_day(self.replica.view(), &asking, now)?;
         let charged = {
             let mut budget = self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             budget.forget_before(now);
@@ -133,42 +127,14 @@ impl Member {
             Err(_) => BlindAnswer::Refused(BlindRefusal::Malformed),
         })
     }
-
-    /// Studies that a node registered today (UTC), by the ledger: what its budget grows with.
-    fn registrations_today(&self, asking: NodeId) -> anyhow::Result<u64> {
-        let today = now_ms() / DAY_MS;
-        let mut counted = super::locked(&self.registrations);
-        let size = self.replica.size();
-        if counted.day != today {
-            let from = size.0.saturating_sub(REGISTRATIONS_SCANNED_MAX);
-            *counted = Registrations { day: today, scanned: LedgerSize(from), by_node: BTreeMap::new() };
-        }
-        while counted.scanned < size {
-            let entries = self.replica.entries(counted.scanned, size, SCAN_BYTES)?;
-            anyhow::ensure!(!entries.is_empty(), "the ledger ends before its size");
-            counted.scanned = LedgerSize(counted.scanned.0 + entries.len() as u64);
-            for entry in entries {
-                let leaf = Leaf::from_bytes(&entry.leaf)?;
-                let body = &leaf.command.body;
-                if body.kind == STUDY && leaf.time.0 / DAY_MS == today {
-                    *counted.by_node.entry(body.stream.node).or_default() += 1;
-                }
-            }
-        }
-        Ok(counted.by_node.get(&asking).copied().unwrap_or(0))
-    }
 }
 
-const DAY_MS: u64 = 86_400_000;
-/// Entries that the first question of a day looks back; a province writes fewer in a day.
-const REGISTRATIONS_SCANNED_MAX: u64 = 400_000;
-/// Bytes of entries read at a time.
-const SCAN_BYTES: usize = 1024 * 1024;
-
-/// Today's registrations by node, counted as far as the ledger was looked at.
-#[derive(Debug, Default)]
-pub struct Registrations {
-    day: u64,
-    scanned: LedgerSize,
-    by_node: BTreeMap<NodeId, u64>,
+fn evaluated(answer: BlindAnswer) -> anyhow::Result<BlindReply> {
+    match answer {
+        BlindAnswer::Evaluated(reply) => Ok(reply),
+        BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, resets_at, .. }) => {
+            bail!("this hospital's budget of {allowed} lookups a day is used up; it is renewed at {resets_at:?}")
+        }
+        BlindAnswer::Refused(other) => bail!("the core did not evaluate the lookup: {other:?}"),
+    }
 }

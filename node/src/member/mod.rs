@@ -28,6 +28,7 @@ pub mod vault;
 pub mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use anyhow::Context;
@@ -93,7 +94,6 @@ pub struct Member {
     pub changes: watch::Sender<Changes>,
     crosswalk: Mutex<Crosswalk>,
     budget: Mutex<Budget>,
-    registrations: Mutex<keys::Registrations>,
     clock: Mutex<TrustedClock>,
     reserved: Mutex<BTreeSet<Tag>>,
     revoked: Mutex<BTreeSet<ConsentId>>,
@@ -104,6 +104,8 @@ pub struct Member {
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
     examined: Mutex<Option<LedgerSize>>,
     outgoing: Notify,
+    /// How often commands were handed to a core node.
+    handed_in: AtomicUsize,
     peers: OnceLock<Peers>,
     core: OnceLock<core::CoreHandle>,
     seat_lost: OnceLock<String>,
@@ -167,13 +169,13 @@ impl Member {
             clock: Mutex::new(TrustedClock::new(floor.unwrap_or_default())),
             progress: watch::Sender::new(progress),
             role: own.join.role,
-            registrations: Mutex::default(),
             reserved: Mutex::default(),
             revoked: Mutex::default(),
             fetching: Mutex::default(),
             registration_waits: Mutex::default(),
             examined: Mutex::default(),
             outgoing: Notify::new(),
+            handed_in: AtomicUsize::new(0),
             peers: OnceLock::new(),
             core: OnceLock::new(),
             seat_lost: OnceLock::new(),

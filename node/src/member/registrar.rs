@@ -31,6 +31,9 @@ use crate::archive::ingest::now_ms;
 use crate::founding::rng;
 
 const MATTER_BYTES_MAX: usize = 1024;
+/// Months of examinations that statistics know.
+const MONTH_MIN: u32 = 189_501;
+const MONTH_MAX: u32 = 299_912;
 /// Studies that may fail in one round before the rest waits for the next.
 const FAILURES_MAX: usize = 64;
 
@@ -117,6 +120,10 @@ impl Member {
         let resolution = self.resolve(&study.description)?;
         resolution.stopped.iter().for_each(|why| tracing::info!(%why, "registered under the hospital's own number"));
         let (local, linked) = (resolution.local, resolution.linked);
+        // So that each of the patient's numbers leads to the one under which it is registered.
+        for other in &linked {
+            self.link(&local, other).await?;
+        }
         let identifier = linked.first().unwrap_or(&local).clone();
         // A record stays under the identifier that it began with; a link leads to it from the others.
         let identifier = known.as_ref().map_or(identifier, |known| known.identifier.clone());
@@ -295,7 +302,7 @@ impl Member {
         let statistics = StudyStatistics {
             version: v1::VERSION,
             site: site.clone(),
-            month: study.description.study_date.get(..6).and_then(|m| m.parse().ok()).unwrap_or(197_001),
+            month: month_of(&study.description.study_date),
             modalities: modalities(study),
             objects: manifest.objects.len() as u32,
             bytes: manifest.bytes(),
@@ -313,32 +320,36 @@ impl Member {
     }
 
     /// What the ledger rejected because of a race is written again; what it rejected otherwise is said.
-    pub async fn settled(self: &Arc<Self>, settled: Vec<Settled>) -> anyhow::Result<()> {
-        for Settled { kind, matter, index, outcome } in settled {
-            let Err(rejection) = outcome else { continue };
-            let sentence = rejections::sentence(rejection);
-            tracing::warn!(
-                kind = kind_name(kind),
-                index = index.0,
-                sentence,
-                "the ledger rejected a command of this node"
-            );
-            let retry =
-                matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
-            match decode::<Matter>("matter", &matter, MATTER_BYTES_MAX)? {
-                Matter::Study { study, tag } if retry => self.open_again(&study, &tag)?,
-                Matter::Link { local, other } if retry => {
-                    let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
-                    let mut batch = Batch::new();
-                    self.vault.delete(&mut batch, Shelf::Links, &name);
-                    self.archive.submit(batch)?;
-                    self.link(&local, &other).await?;
-                }
-                _ => {}
-            }
-        }
+    /// May be called again for the same command.
+    pub async fn settled(self: &Arc<Self>, settled: &Settled) -> anyhow::Result<()> {
+        let Settled { kind, matter, index, outcome } = settled;
         self.forget_reservations();
-        Ok(())
+        let Err(rejection) = *outcome else { return Ok(()) };
+        let sentence = rejections::sentence(rejection);
+        tracing::warn!(kind = kind_name(*kind), index = index.0, sentence, "the ledger rejected a command of this node");
+        let retry = matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
+        match decode::<Matter>("matter", matter, MATTER_BYTES_MAX)? {
+            Matter::Study { study, tag } if retry => self.open_again(&study, &tag),
+            Matter::Study { tag, .. } => {
+                let mut batch = Batch::new();
+                self.forget_sent(&tag, &mut batch);
+                Ok(self.archive.submit(batch)?)
+            }
+            Matter::Link { local, other } if retry => self.link_again(&local, &other).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn link_again(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<()> {
+        // First the keys, which may have to wait for the core; then at once, so that a repeat links once.
+        for identifier in [local, other] {
+            self.writing_key(identifier).await?;
+        }
+        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
+        let mut batch = Batch::new();
+        self.vault.delete(&mut batch, Shelf::Links, &name);
+        self.archive.submit(batch)?;
+        self.link(local, other).await.map(drop)
     }
 
     /// Puts a study back into reception, so that the next round registers it under another tag. Told a second time,
@@ -356,6 +367,13 @@ impl Member {
         }
         Ok(())
     }
+}
+
+/// The month of a study date, as YYYYMM; January 1970 where the date can't be one of an examination (devices write
+/// year 1 when they know none).
+fn month_of(study_date: &str) -> u32 {
+    let month = study_date.get(..6).and_then(|month| month.parse().ok());
+    month.filter(|month| (MONTH_MIN..=MONTH_MAX).contains(month)).unwrap_or(197_001)
 }
 
 fn kind_name(kind: Kind) -> &'static str {

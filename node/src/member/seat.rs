@@ -27,6 +27,8 @@ use super::vault::Shelf;
 
 /// The file that is never copied: a small one that lives as long as the seat.
 const ANCHOR: &str = "watermark";
+/// The record's name in the vault.
+const SEAT: &[u8] = b"seat";
 
 /// What the archive remembers of the seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +62,7 @@ impl Member {
     /// Takes up the seat whose files lie in `directory`; `false` when it is lost.
     pub fn take_seat(&self, directory: &Path) -> anyhow::Result<bool> {
         let engine = &**self.archive.engine();
-        let record: Option<Record> = self.vault.get(engine, Shelf::Seat, &self.seat_name())?;
+        let record: Option<Record> = self.vault.get(engine, Shelf::Seat, SEAT)?;
         let anchor = directory.join(ANCHOR);
         let found = Birth::of(&anchor)?;
         match record {
@@ -111,12 +113,8 @@ impl Member {
 
     fn keep_seat(&self, record: &Record) -> anyhow::Result<()> {
         let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::Seat, &self.seat_name(), record);
+        self.vault.put(&mut batch, Shelf::Seat, SEAT, record);
         let engine = &**self.archive.engine();
         Ok(wait_durable(engine, engine.submit(batch)?)?)
-    }
-
-    fn seat_name(&self) -> Vec<u8> {
-        self.replica.federation().to_string().into_bytes()
     }
 }

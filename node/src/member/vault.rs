@@ -54,7 +54,7 @@ pub enum Shelf {
     Disclosures = 9,
     /// Consent -> identifier that it was recorded under, so that it can be revoked by its number.
     Consents = 10,
-    /// Federation -> whether this node still holds its seat in the core.
+    /// Whether this node still holds its seat in the core.
     Seat = 11,
     /// Tag -> study whose registration under it is on its way to the ledger.
     Sent = 12,
@@ -71,9 +71,9 @@ impl Shelf {
     const fn is_of_one_federation(self) -> bool {
         match self {
             Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
-            Self::Sent | Self::Lost | Self::Examined => true,
+            Self::Sent | Self::Lost | Self::Examined | Self::Seat => true,
             Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
-            Self::Disclosures | Self::Consents | Self::Seat | Self::Federation => false,
+            Self::Disclosures | Self::Consents | Self::Federation => false,
         }
     }
 }

@@ -191,6 +191,11 @@ impl PixelStore {
         self.core.open_object(hash)?.groups()
     }
 
+    /// An error once a write has failed: the store takes nothing more.
+    pub fn check_alive(&self) -> Result<(), StoreError> {
+        self.appender.check_alive()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let counters = &self.core.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -72,7 +72,7 @@ pub fn merge(
 ) -> Result<Found, HttpError> {
     let view = &**archive.engine();
     let by_uid = by_uid(&history.studies);
-    let local = LocalPatient { issuer: patient.issuer.clone(), patient_id: patient.patient_id.clone() };
+    let local = LocalPatient::of(&patient.issuer, &patient.patient_id);
     let mut uids: BTreeSet<String> = catalogue::studies_of(view, &local, search::CANDIDATES_MAX)?.into_iter().collect();
     uids.extend(by_uid.keys().map(|uid| (*uid).to_owned()));
     let mut warnings = search::unmatched(query, Level::Study);

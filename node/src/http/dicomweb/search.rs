@@ -57,7 +57,7 @@ fn candidates(view: &dyn View, query: &Query) -> Result<Candidates, HttpError> {
             None => catalogue::issuers(view, ISSUERS_MAX)?,
         };
         for issuer in issuers {
-            let patient = LocalPatient { issuer, patient_id: patient_id.to_owned() };
+            let patient = LocalPatient::of(&issuer, patient_id);
             uids.extend(catalogue::studies_of(view, &patient, CANDIDATES_MAX)?);
         }
         return Ok(Candidates { uids: uids.into_iter().collect(), cut: false, newest_first: false });
