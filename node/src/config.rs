@@ -99,7 +99,7 @@ pub struct SenderConfig {
 pub struct HttpConfig {
     /// DICOMweb, pages and viewer; absent: none.
     pub listen: Option<SocketAddr>,
-    /// Further names (`host` or `host:port`) under which browsers and a proxy in front may open the pages.
+    /// Further host names under which browsers and a proxy in front may open the pages.
     pub hosts: Vec<String>,
     /// The pages show every name and image and have no sign-in of their own. Say `true` only where a proxy that signs
     /// users in, or a firewall, stands before an address that other machines reach.

@@ -24,25 +24,31 @@ const COMMON: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// The authorities (`host:port`) under which this node may be opened; empty: any, where nothing listens.
+/// The names under which this node may be opened, whatever the port (some clients leave it out); empty: any, where
+/// nothing listens.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Arc<[String]>);
 
 impl Hosts {
     pub fn of(config: &HttpConfig) -> Self {
         let Some(listen) = config.listen else { return Self::default() };
-        let mut hosts: Vec<String> = config.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        hosts.push(listen.to_string());
+        let mut hosts: Vec<String> = config.hosts.iter().map(|host| without_port(host).to_owned()).collect();
+        hosts.push(without_port(&listen.to_string()).to_owned());
         if listen.ip().is_loopback() || listen.ip().is_unspecified() {
-            let port = listen.port();
-            hosts.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
+            hosts.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
         }
-        let plain: Vec<String> = hosts.iter().filter_map(|host| host.strip_suffix(":80")).map(str::to_owned).collect();
-        Self(hosts.into_iter().chain(plain).collect())
+        Self(hosts.into())
     }
 
     fn know(&self, host: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|known| known.eq_ignore_ascii_case(host))
+        self.0.is_empty() || self.0.iter().any(|known| known.eq_ignore_ascii_case(without_port(host)))
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 
@@ -122,7 +128,9 @@ mod tests {
             (&local, "localhost:8042", true),
             (&local, "LocalHost:8042", true),
             (&local, "evil.example:8042", false),
-            (&local, "127.0.0.1:9999", false),
+            (&local, "127.0.0.1", true),
+            (&local, "[::1]:8042", true),
+            (&local, "[::2]", false),
             (&open, "10.1.2.3", true),
             (&open, "pacs.hospital.example", true),
             (&open, "evil.example", false),

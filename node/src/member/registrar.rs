@@ -326,7 +326,12 @@ impl Member {
         self.forget_reservations();
         let Err(rejection) = *outcome else { return Ok(()) };
         let sentence = rejections::sentence(rejection);
-        tracing::warn!(kind = kind_name(*kind), index = index.0, sentence, "the ledger rejected a command of this node");
+        tracing::warn!(
+            kind = kind_name(*kind),
+            index = index.0,
+            sentence,
+            "the ledger rejected a command of this node"
+        );
         let retry = matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
         match decode::<Matter>("matter", matter, MATTER_BYTES_MAX)? {
             Matter::Study { study, tag } if retry => self.open_again(&study, &tag),
