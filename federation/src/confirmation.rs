@@ -3,18 +3,24 @@
 //! The holder hands the patient a random code (80 bits, 16 characters, on paper or as a QR). At another site the
 //! patient types it; that site's node makes a MAC over the consent's id and its canonical terms and records it with
 //! the consent. The holder, who knows the code, can check it; nobody can guess it from the MAC. The id is unique in
-//! the ledger, so a proof serves one consent. A code serves one consent too: the holder counts it as spent with the
-//! first one that is certified.
+//! the ledger, so a proof serves one consent.
+//!
+//! Whoever learns the code could confirm any terms with it. So the code stands for what the patient agreed to when it
+//! was handed out, and the holder keeps that with it ([`HandedOut`]):
+//! 1. it confirms only terms that lie within the agreed ones;
+//! 2. only a consent that entered the ledger, by the ledger's time, before the code's last moment;
+//! 3. one consent: the first in the ledger spends it for good, whatever becomes of that consent.
 
 use std::fmt;
 use std::str::FromStr;
 
-use tessera_consensus::SiteId;
+use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::encode;
+use tessera_consensus::{LedgerIndex, SiteId, UnixMillis};
 use tessera_policy::{ConsentId, ConsentTerms};
 use zeroize::Zeroizing;
 
-use crate::wire::v1::EvidenceProof;
+use crate::wire::v1::{ConsentDetails, EvidenceProof};
 
 /// BLAKE3 `derive_key` context: frozen.
 const CODE_CONTEXT: &str = "tessera v1 patient code";
@@ -74,6 +80,71 @@ impl PatientCode {
         let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(consent.as_bytes()).update(&encode(terms));
         hasher.finalize()
+    }
+}
+
+/// A code as the site that handed it out keeps it. To be kept sealed: it holds the code.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOut {
+    code: [u8; CODE_BYTES],
+    site: SiteId,
+    /// What the patient agreed to.
+    terms: ConsentTerms,
+    /// The last moment, by the ledger's time, at which a consent may enter the ledger with it.
+    use_until: UnixMillis,
+    spent: Option<ConsentId>,
+}
+
+/// A certified consent, as a holder of codes looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub index: LedgerIndex,
+    /// The ledger's time of the entry; what the author's clock says does not count.
+    pub at: UnixMillis,
+    pub details: &'a ConsentDetails,
+}
+
+impl HandedOut {
+    pub fn new(code: &PatientCode, site: SiteId, terms: ConsentTerms, use_until: UnixMillis) -> Self {
+        Self { code: *code.0, site, terms, use_until, spent: None }
+    }
+
+    /// Whether nothing that this code confirmed, or still could confirm, is in force at `now`.
+    pub fn is_over(&self, now: UnixMillis) -> bool {
+        now > self.use_until && self.terms.is_expired(crate::policy_time(now))
+    }
+
+    fn confirms(&self, candidate: &Candidate<'_>) -> bool {
+        let ConsentDetails { consent, terms, proof, .. } = candidate.details;
+        candidate.at <= self.use_until
+            && terms.lies_within(&self.terms)
+            && PatientCode::from_bytes(self.code).confirms(&self.site, consent, terms, proof)
+    }
+
+    /// The consent that this code confirms among `certified`: the one that spent it, or else the first that does now.
+    /// When [`Self::spent`] has changed it must be durable before anything is decided on it.
+    pub fn confirmed(&mut self, certified: &[Candidate<'_>]) -> Option<ConsentId> {
+        let mut confirmed: Vec<&Candidate<'_>> =
+            certified.iter().filter(|candidate| self.confirms(candidate)).collect();
+        confirmed.sort_by_key(|candidate| candidate.index);
+        let ids = || confirmed.iter().map(|candidate| candidate.details.consent);
+        match self.spent {
+            Some(spent) => ids().find(|consent| *consent == spent),
+            None => {
+                self.spent = ids().next();
+                self.spent
+            }
+        }
+    }
+
+    pub fn spent(&self) -> Option<ConsentId> {
+        self.spent
+    }
+}
+
+impl fmt::Debug for HandedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HandedOut(code secret, until {:?}, spent {:?})", self.use_until, self.spent)
     }
 }
 
@@ -142,6 +213,69 @@ mod tests {
         ] {
             assert_eq!(code.confirms(&site(holder), consent, &terms(purpose), proof), expected, "{name}");
         }
+    }
+
+    fn consent(code: &PatientCode, id: u8, purpose: Purpose, until: u64) -> ConsentDetails {
+        let site: SiteId = "holder".parse().expect("site");
+        let terms = until_terms(purpose, until);
+        let consent = ConsentId::from_bytes([id; 16]);
+        let proof = code.confirm(&site, &consent, &terms);
+        ConsentDetails {
+            version: crate::wire::v1::VERSION,
+            consent,
+            terms,
+            author: "requester".parse().expect("site"),
+            evidence: proof.class(),
+            proof,
+            // The requester's own date, which it can write as it likes.
+            recorded_at: UnixMillis(0),
+        }
+    }
+
+    fn until_terms(purpose: Purpose, until: u64) -> ConsentTerms {
+        let purposes = PurposeScope::Only(BTreeSet::from([purpose]));
+        let until = Some(tessera_policy::UnixMillis::new(until));
+        ConsentTerms::new(ConsentDecision::Grant, Grantee::AllTreatingSites, StudyScope::All, purposes, until)
+            .expect("terms")
+    }
+
+    #[test]
+    fn a_code_confirms_one_consent_within_what_the_patient_agreed_to_and_in_time() {
+        let code = PatientCode::from_bytes([1; 10]);
+        let good = |id| consent(&code, id, Purpose::Treatment, 100);
+        let id = |id| Some(ConsentId::from_bytes([id; 16]));
+        // Each consent with its index and the ledger's time; codes are good until 50 and for treatment until 100.
+        for (name, certified, expected) in [
+            ("in time", vec![(9, 50, good(1))], id(1)),
+            ("too late by the ledger", vec![(9, 51, good(1))], None),
+            ("another purpose", vec![(9, 50, consent(&code, 1, Purpose::Research, 100))], None),
+            ("longer than agreed", vec![(9, 50, consent(&code, 1, Purpose::Treatment, 101))], None),
+            ("the first of two", vec![(9, 50, good(1)), (8, 50, good(2))], id(2)),
+            ("the first that holds", vec![(9, 50, good(1)), (8, 51, good(2))], id(1)),
+        ] {
+            let terms = until_terms(Purpose::Treatment, 100);
+            let site = "holder".parse().expect("site");
+            let mut handed_out = HandedOut::new(&code, site, terms, UnixMillis(50));
+            let candidates: Vec<Candidate<'_>> = certified
+                .iter()
+                .map(|(index, at, details)| Candidate { index: LedgerIndex(*index), at: UnixMillis(*at), details })
+                .collect();
+            assert_eq!(handed_out.confirmed(&candidates), expected, "{name}");
+            assert_eq!(handed_out.spent(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spent_code_stays_with_its_consent() {
+        let code = PatientCode::from_bytes([1; 10]);
+        let site = "holder".parse().expect("site");
+        let mut handed_out = HandedOut::new(&code, site, until_terms(Purpose::Treatment, 100), UnixMillis(50));
+        let (first, again) = (consent(&code, 1, Purpose::Treatment, 90), consent(&code, 2, Purpose::Treatment, 90));
+        let candidate = |index, details| Candidate { index: LedgerIndex(index), at: UnixMillis(10), details };
+        assert_eq!(handed_out.confirmed(&[candidate(5, &first)]), Some(first.consent));
+        assert_eq!(handed_out.confirmed(&[candidate(4, &again)]), None, "an older entry that shows up later");
+        assert_eq!(handed_out.confirmed(&[candidate(4, &again), candidate(5, &first)]), Some(first.consent));
+        assert!(!handed_out.is_over(UnixMillis(100)) && handed_out.is_over(UnixMillis(101)));
     }
 
     #[test]

@@ -237,6 +237,26 @@ impl ConsentTerms {
         self.not_after.is_some_and(|end| now > end)
     }
 
+    /// Whether everything that these terms allow or forbid lies within `wider`: the same decision for the same grantee,
+    /// and no study, purpose or moment that `wider` does not name.
+    pub fn lies_within(&self, wider: &Self) -> bool {
+        let studies = match (&self.studies, &wider.studies) {
+            (_, StudyScope::All) => true,
+            (StudyScope::All, StudyScope::Studies(_)) => false,
+            (StudyScope::Studies(own), StudyScope::Studies(wider)) => own.is_subset(wider),
+        };
+        let purposes = match (&self.purposes, &wider.purposes) {
+            (_, PurposeScope::Any) => true,
+            (PurposeScope::Any, PurposeScope::Only(_)) => false,
+            (PurposeScope::Only(own), PurposeScope::Only(wider)) => own.is_subset(wider),
+        };
+        let until = match (self.not_after, wider.not_after) {
+            (_, None) => true,
+            (own, Some(wider)) => own.is_some_and(|own| own <= wider),
+        };
+        self.decision == wider.decision && self.grantee == wider.grantee && studies && purposes && until
+    }
+
     /// Whether the terms speak to this site asking for this purpose.
     pub fn covers_requester(&self, site: &SiteId, purpose: Purpose) -> bool {
         match (&self.grantee, self.decision) {

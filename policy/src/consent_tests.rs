@@ -68,3 +68,35 @@ fn consent_identifiers_print_and_parse() {
         assert_eq!(text.parse::<ConsentId>(), Err(ConsentIdError), "{text:?}");
     }
 }
+
+#[test]
+fn terms_lie_within_others_only_when_they_say_no_more() {
+    let site = |name: &str| Grantee::Site(SiteId::parse(name).unwrap());
+    let some = |count| StudyScope::Studies(uids(count));
+    let only = |purposes: &[Purpose]| PurposeScope::Only(purposes.iter().copied().collect());
+    let until = |ms: u64| Some(UnixMillis::new(ms));
+    let grant = |grantee, studies, purposes, until| {
+        ConsentTerms::new(ConsentDecision::Grant, grantee, studies, purposes, until).unwrap()
+    };
+    let both = only(&[Purpose::Treatment, Purpose::Research]);
+    let wider = grant(site("hospital-b"), some(2), both.clone(), until(10));
+    for (name, terms, within) in [
+        ("the same", grant(site("hospital-b"), some(2), both.clone(), until(10)), true),
+        ("less of each", grant(site("hospital-b"), some(1), treatment(), until(9)), true),
+        ("another site", grant(site("hospital-c"), some(2), both.clone(), until(10)), false),
+        ("every site", grant(Grantee::AllTreatingSites, some(2), both.clone(), until(10)), false),
+        ("another study", grant(site("hospital-b"), some(3), both.clone(), until(10)), false),
+        ("all studies", grant(site("hospital-b"), StudyScope::All, both.clone(), until(10)), false),
+        ("another purpose", grant(site("hospital-b"), some(2), only(&[Purpose::Insurance]), until(10)), false),
+        ("longer", grant(site("hospital-b"), some(2), both.clone(), until(11)), false),
+        ("without end", grant(site("hospital-b"), some(2), both.clone(), None), false),
+    ] {
+        assert_eq!(terms.lies_within(&wider), within, "{name}");
+    }
+    let deny = |studies, purposes| {
+        ConsentTerms::new(ConsentDecision::Deny, site("hospital-b"), studies, purposes, None).unwrap()
+    };
+    let denial = deny(StudyScope::All, PurposeScope::Any);
+    assert!(deny(some(1), treatment()).lies_within(&denial) && !denial.lies_within(&deny(some(1), treatment())));
+    assert!(!wider.lies_within(&denial), "a grant within a denial");
+}

@@ -305,6 +305,7 @@ fn blind_index() {
     check("blind_answer_over_budget", &BlindAnswer::Refused(over));
     check("blind_answer_malformed", &BlindAnswer::Refused(BlindRefusal::Malformed));
     check("blind_answer_no_share", &BlindAnswer::Refused(BlindRefusal::NoShare));
+    check("blind_answer_observer", &BlindAnswer::Refused(BlindRefusal::Observer));
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub enum BlindRefusal {
     Malformed,
     /// This node has no share of the key.
     NoShare,
+    /// The asking node is an observer: a regulator counts, and looks nobody up.
+    Observer,
 }
 
 /// What an evaluator answers. The order of variants is the wire order: append only.
