@@ -115,6 +115,10 @@ pub struct Init {
     /// The directory of the prebuilt OHIF viewer
     #[arg(long, env = "TESSERA_VIEWER_DIR")]
     pub viewer: Option<PathBuf>,
+    /// What this node's users are towards other hospitals: physician, radiologist, nurse, ... Without it they ask as
+    /// a service, for which the federation's rules open nothing
+    #[arg(long)]
+    pub users_role: Option<String>,
     /// A study is complete when nothing arrived for it for so long
     #[arg(long, default_value_t = 30_000)]
     pub quiet_period_ms: u64,
@@ -172,9 +176,9 @@ pub struct Fetch {
     /// Why: treatment, recognition, consultation, ...
     #[arg(long, default_value = "treatment")]
     pub purpose: String,
-    /// The user in whose name it is fetched
-    #[arg(long, default_value = "operator")]
-    pub user: String,
+    /// The user in whose name it is fetched [default: your user name on this machine]
+    #[arg(long)]
+    pub user: Option<String>,
     /// Write the images there as DICOM files
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
@@ -185,11 +189,21 @@ pub struct Fetch {
 #[derive(Subcommand)]
 pub enum Consent {
     /// Make a code with which the patient confirms a consent at another hospital (at the site that holds the images)
+    ///
+    /// The code stands for what the patient agrees to now: one grant for that site and purpose, for at most that long.
     Code {
         #[command(flatten)]
         dir: Dir,
         #[arg(long)]
         id: String,
+        /// The site that may see
+        #[arg(long = "to-site")]
+        to_site: String,
+        #[arg(long, default_value = "treatment")]
+        purpose: String,
+        /// Days until the grant ends, from its recording
+        #[arg(long, default_value_t = 30)]
+        days: u32,
     },
     /// Record a grant
     Grant {
@@ -209,11 +223,14 @@ pub enum Consent {
         #[arg(long, default_value_t = 30)]
         days: u32,
     },
-    /// Revoke a grant by its number
+    /// Take a consent back by its number: revoked where it was recorded, denied by this hospital elsewhere
     Revoke {
         #[command(flatten)]
         dir: Dir,
         consent: String,
+        /// Whose it is; needed when another hospital recorded it
+        #[arg(long)]
+        id: Option<String>,
     },
     /// All consents of a patient
     List {

@@ -11,9 +11,9 @@ use crate::cli::{self, Cli, Command, Consent};
 use crate::config::Config;
 use crate::control::client::call;
 use crate::control::wire::{
-    ConsentCode, ConsentDone, ConsentGrantCall, ConsentRevokeCall, ConsentShown, CrosswalkCall, CrosswalkDone,
-    FetchCall, FetchDone, HistoryCall, HistoryDone, IdCall, ImportCall, ImportDone, Progress, QuarantineShown,
-    StatusDone,
+    ConsentCode, ConsentCodeCall, ConsentDone, ConsentGrantCall, ConsentRevokeCall, ConsentShown, CrosswalkCall,
+    CrosswalkDone, FetchCall, FetchDone, HistoryCall, HistoryDone, IdCall, ImportCall, ImportDone, Progress,
+    QuarantineShown, StatusDone,
 };
 use crate::home::Home;
 use crate::{demo, founding, node};
@@ -84,6 +84,16 @@ async fn status(options: cli::Status) -> anyhow::Result<()> {
     for peer in &status.peers {
         let state = if peer.connected { "connected" } else { "not connected" };
         println!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, peer.sites.join(", "));
+    }
+    for volume in &status.volumes {
+        println!(
+            "volume      {} {:<28} {:>7} examinations, {:>9} objects, {:>10.1} MB",
+            volume.month,
+            volume.site_name,
+            volume.examinations,
+            volume.objects,
+            volume.bytes as f64 / 1e6
+        );
     }
     for warning in &status.warnings {
         println!("attention   {warning}");
@@ -183,6 +193,7 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
 async fn fetch(options: cli::Fetch) -> anyhow::Result<()> {
     let to = options.to.map(std::path::absolute).transpose()?;
     let cli::Fetch { study, id, purpose, user, .. } = options;
+    let user = user.map_or_else(own_name, Ok)?;
     let request = FetchCall { study, id, purpose, user, to };
     let done: FetchDone = call(&socket(&options.dir), "/fetch", &request, bar()).await?;
     if options.json {
@@ -202,19 +213,23 @@ async fn fetch(options: cli::Fetch) -> anyhow::Result<()> {
 
 async fn consent(options: Consent) -> anyhow::Result<()> {
     match options {
-        Consent::Code { dir, id } => {
-            let done: ConsentCode = call(&socket(&dir), "/consent/code", &IdCall { id }, ignore).await?;
-            println!("{}\nGood for {} days. Hand it to the patient only.", done.code, done.valid_days);
+        Consent::Code { dir, id, to_site, purpose, days } => {
+            let request = ConsentCodeCall { id, to_site, purpose, days };
+            let done: ConsentCode = call(&socket(&dir), "/consent/code", &request, ignore).await?;
+            println!("{}", done.code);
+            println!(
+                "It confirms one grant to {} for {}, until {} at the latest. To be used within {} days. Hand it to the \
+                 patient only.",
+                done.to_site, done.purpose, done.until, done.valid_days
+            );
         }
         Consent::Grant { dir, id, to_site, purpose, patient_code, days } => {
             let request = ConsentGrantCall { id, to_site, purpose, patient_code, days };
             told("consent", &call(&socket(&dir), "/consent/grant", &request, ignore).await?);
         }
-        Consent::Revoke { dir, consent } => {
-            told(
-                "revocation of",
-                &call(&socket(&dir), "/consent/revoke", &ConsentRevokeCall { consent }, ignore).await?,
-            );
+        Consent::Revoke { dir, consent, id } => {
+            let request = ConsentRevokeCall { consent, id };
+            revoked(&call(&socket(&dir), "/consent/revoke", &request, ignore).await?);
         }
         Consent::List { dir, id, json: as_json } => {
             let shown: Vec<ConsentShown> = call(&socket(&dir), "/consent/list", &IdCall { id }, ignore).await?;
@@ -230,6 +245,9 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
                     c.state,
                     c.until.unwrap_or("revoked".into())
                 );
+                if let (Some(recorded), Some(effective)) = (c.recorded_at, c.effective_at_latest) {
+                    println!("    refused by every holder from {effective} at the latest (certified {recorded})");
+                }
             }
         }
     }
@@ -237,12 +255,38 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
 }
 
 fn told(what: &str, done: &ConsentDone) {
-    let state = match (done.ledger_index, done.certified) {
+    println!("{what} {}: {}", done.consent, state(done));
+}
+
+fn state(done: &ConsentDone) -> String {
+    match (done.ledger_index, done.certified) {
         (Some(index), true) => format!("certified as entry {index}"),
-        (Some(index), false) => format!("committed as entry {index}, not certified yet"),
-        (None, _) => "kept here, and sent as soon as the core can be reached".into(),
-    };
-    println!("{what} {}: {state}", done.consent);
+        (Some(index), false) => format!("in the ledger as entry {index}, not certified yet: it does not count before"),
+        (None, _) => "kept here, waiting for the ledger; `tessera consent list` shows what becomes of it".into(),
+    }
+}
+
+fn revoked(done: &ConsentDone) {
+    println!("consent {}: this hospital sends nothing on it any more", done.consent);
+    match &done.denial {
+        Some(denial) => println!("denial {denial} of the same, which every hospital obeys: {}", state(done)),
+        None if done.undone.is_empty() => told("revocation of", done),
+        None => {}
+    }
+    if let (Some(recorded), Some(effective)) = (&done.recorded_at, &done.effective_at_latest) {
+        println!("recorded {recorded}; effective at the latest {effective}, also where a hospital can't be reached");
+    }
+    done.undone.iter().for_each(|undone| println!("not done: {undone}"));
+}
+
+/// The user's name on this machine.
+fn own_name() -> anyhow::Result<String> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name =
+        users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&&*uid));
+    let name = name.map(|fields| fields[0].to_owned());
+    name.context("say in whose name with --user: this machine has no name for you")
 }
 
 async fn quarantine(dir: cli::Dir) -> anyhow::Result<()> {

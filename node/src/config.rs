@@ -41,6 +41,8 @@ pub struct Config {
     pub archive: ArchiveConfig,
     #[serde(default)]
     pub policy: PolicyConfig,
+    #[serde(default)]
+    pub people: PeopleConfig,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -150,6 +152,15 @@ pub struct PolicyConfig {
     pub patient_code_days: Option<u32>,
 }
 
+/// Until users sign in, the node asserts who its users are, on its operator's word.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeopleConfig {
+    /// The role of this node's users towards other sites: `physician`, `radiologist`, `nurse`, ... Absent: `service`,
+    /// a program that no person drives, for which the federation's rules open nothing.
+    pub role: Option<String>,
+}
+
 impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
@@ -180,6 +191,10 @@ impl Config {
             let why = "other machines would reach the pages, which show every name and image without sign-in: listen \
                        on 127.0.0.1, or put a proxy that signs users in before it and set http.guarded_by_others";
             return invalid("http.listen", why);
+        }
+        let role_known = |role: &String| role.parse::<tessera_policy::Role>().is_ok();
+        if !self.people.role.as_ref().is_none_or(role_known) {
+            return invalid("people.role", "no role; physician, radiologist, technologist, nurse, ...");
         }
         if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
             return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");
@@ -218,6 +233,8 @@ mod tests {
             (format!("{MINIMAL}[dicom]\nassociations_max = 0\n"), Some("dicom.associations_max")),
             (format!("{MINIMAL}[dicom]\nae_titel = 'X'\n"), Some("ae_titel")),
             (format!("{MINIMAL}[archive]\nquiet_period_ms = 1\n"), Some("quiet_period_ms")),
+            (format!("{MINIMAL}[people]\nrole = 'doctor'\n"), Some("people.role")),
+            (format!("{MINIMAL}[people]\nrole = 'radiologist'\n"), None),
             (MINIMAL.replace("county-a", "County A"), Some("site of 2 to 32")),
             (MINIMAL.replace("issuer = 'CA'", "issuer = ''"), Some("issuer")),
         ];

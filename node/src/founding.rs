@@ -18,7 +18,9 @@ use zeroize::Zeroizing;
 
 use crate::archive::ingest::now_ms;
 use crate::cli;
-use crate::config::{ArchiveConfig, Config, CoreConfig, DicomConfig, HttpConfig, PeerConfig, PolicyConfig, SiteConfig};
+use crate::config::{
+    ArchiveConfig, Config, CoreConfig, DicomConfig, HttpConfig, PeerConfig, PeopleConfig, PolicyConfig, SiteConfig,
+};
 use crate::home::{Home, Secrets, replace, write_new};
 
 /// A source of randomness for founding and sealing, seeded by the operating system.
@@ -64,6 +66,7 @@ fn configuration(options: &cli::Init) -> anyhow::Result<Config> {
         core: CoreConfig { listen: options.core, announce: None },
         archive: ArchiveConfig { quiet_period_ms: options.quiet_period_ms, ..Default::default() },
         policy: PolicyConfig::default(),
+        people: PeopleConfig { role: options.users_role.clone() },
     })
 }
 

@@ -21,7 +21,8 @@ use crate::cli::Dir;
 use crate::config::Config;
 use crate::control::server::{route, serve};
 use crate::control::wire::{
-    ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, FetchCall, HistoryCall, IdCall, ImportCall, QuarantineShown,
+    ConsentCodeCall, ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, FetchCall, HistoryCall, IdCall, ImportCall,
+    QuarantineShown,
 };
 use crate::dicom::identifiers::AeTitle;
 use crate::dicom::scp::{self, ScpConfig};
@@ -60,6 +61,9 @@ pub async fn run(options: Dir) -> anyhow::Result<()> {
     tasks.spawn(async move { following::send(sending).await.context("the outbox") });
     tasks.spawn(watch_disks(member.clone()));
     tokio::spawn(following::register(member.clone()));
+    if member.role == Role::Observer {
+        tokio::spawn(member::statistics::count(member.clone()));
+    }
     let stop = CancellationToken::new();
     let gateway = start_dicom(&config, &archive, stop.clone()).await?;
     serve(&home.socket(), control(member.clone()))?;
@@ -108,7 +112,7 @@ fn control(member: Arc<Member>) -> Router {
         .route("/crosswalk", route(|m: M, call: CrosswalkCall, _| async move { m.extend_crosswalk(call).await }))
         .route("/history", route(|m: M, call: HistoryCall, _| async move { m.history(&call.id).await }))
         .route("/fetch", route(|m: M, call: FetchCall, r| async move { m.fetch(call, r).await }))
-        .route("/consent/code", route(|m: M, call: IdCall, _| async move { m.patient_code(&call) }))
+        .route("/consent/code", route(|m: M, call: ConsentCodeCall, _| async move { m.patient_code(&call).await }))
         .route("/consent/grant", route(|m: M, call: ConsentGrantCall, _| async move { m.grant(call).await }))
         .route("/consent/revoke", route(|m: M, call: ConsentRevokeCall, _| async move { m.revoke(call).await }))
         .route("/consent/list", route(|m: M, call: IdCall, _| async move { m.consents(call).await }))

@@ -15,8 +15,8 @@ use super::spread::Spread;
 use super::study::{SLICE_BYTES, SLICES_MAX, Study};
 use super::{machine, scratch, study};
 use crate::control::wire::{
-    ConsentCode, ConsentDone, ConsentGrantCall, CrosswalkCall, CrosswalkDone, FetchCall, FetchDone, HistoryCall,
-    HistoryDone, IdCall, ImportCall, ImportDone,
+    ConsentCode, ConsentCodeCall, ConsentDone, ConsentGrantCall, CrosswalkCall, CrosswalkDone, FetchCall, FetchDone,
+    HistoryCall, HistoryDone, ImportCall, ImportDone,
 };
 use crate::demo::federation::Federation;
 
@@ -92,7 +92,13 @@ async fn settle(federation: &Federation) -> anyhow::Result<()> {
 }
 
 async fn consent(federation: &Federation, patient: &str) -> anyhow::Result<()> {
-    let code: ConsentCode = federation.call(HOLDER, "/consent/code", &IdCall { id: patient.to_owned() }).await?;
+    let agreed = ConsentCodeCall {
+        id: patient.to_owned(),
+        to_site: federation.members[REQUESTER].name.to_owned(),
+        purpose: PURPOSE.to_owned(),
+        days: 1,
+    };
+    let code: ConsentCode = federation.call(HOLDER, "/consent/code", &agreed).await?;
     let grant = ConsentGrantCall {
         id: patient.to_owned(),
         to_site: federation.members[REQUESTER].name.to_owned(),

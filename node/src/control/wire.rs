@@ -144,18 +144,38 @@ pub struct ConsentGrantCall {
     pub days: u32,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How far a consent or its revocation has come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConsentDone {
     pub consent: String,
+    /// Absent: it is kept here and waits for the ledger.
     pub ledger_index: Option<u64>,
     pub certified: bool,
-    /// When every holder concerned has confirmed it (revocations only).
-    pub effective: Option<bool>,
+    /// Time of the certificate, RFC 3339 (revocations only).
+    pub recorded_at: Option<String>,
+    /// From then on no holder sends anything on it, whether it could be reached or not (revocations only).
+    pub effective_at_latest: Option<String>,
+    /// The denial that was recorded because another site recorded the consent; figures above are the denial's.
+    pub denial: Option<String>,
+    /// What was not done, and who can do it.
+    pub undone: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ConsentRevokeCall {
     pub consent: String,
+    /// Whose; needed when another site recorded it.
+    pub id: Option<String>,
+}
+
+/// A code for the patient, for what the patient agrees to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConsentCodeCall {
+    pub id: String,
+    pub to_site: String,
+    pub purpose: String,
+    /// From the recording of the grant.
+    pub days: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -166,7 +186,12 @@ pub struct IdCall {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConsentCode {
     pub code: String,
+    /// Days within which it must be used.
     pub valid_days: u32,
+    pub to_site: String,
+    pub purpose: String,
+    /// The latest end of what it confirms, RFC 3339.
+    pub until: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -179,6 +204,9 @@ pub struct ConsentShown {
     pub evidence: String,
     pub until: Option<String>,
     pub state: String,
+    /// Of the revocation, or of a denial: time of the certificate, and from when on no holder acts against it.
+    pub recorded_at: Option<String>,
+    pub effective_at_latest: Option<String>,
 }
 
 /// What the node is and does.
@@ -206,8 +234,22 @@ pub struct StatusDone {
     pub peers: Vec<PeerShown>,
     /// Entries of the ledger by kind.
     pub entries: Vec<(String, u64)>,
+    /// On an observer: what the sites hold, by month, newest first.
+    pub volumes: Vec<VolumeShown>,
     /// What needs a person's attention.
     pub warnings: Vec<String>,
+}
+
+/// One site's examinations of one month.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VolumeShown {
+    /// `yyyy-mm` of the examinations.
+    pub month: String,
+    pub site: String,
+    pub site_name: String,
+    pub examinations: u64,
+    pub objects: u64,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -112,6 +112,7 @@ impl Federation {
         option("--http", member.http.to_string());
         option("--peer", format!("/ip4/127.0.0.1/tcp/{}", member.peer.port()));
         option("--quiet-period-ms", "1500".into());
+        option("--users-role", "physician".into());
         if member.role == "core" {
             option("--core", member.core.to_string());
         }

@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use super::federation::{Federation, path};
 use crate::control::wire::{
-    ConsentCode, ConsentDone, ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, CrosswalkDone, FetchCall, FetchDone,
-    HistoryCall, HistoryDone, HistoryStudy, IdCall, ImportCall, ImportDone,
+    ConsentCode, ConsentCodeCall, ConsentDone, ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, CrosswalkDone,
+    FetchCall, FetchDone, HistoryCall, HistoryDone, HistoryStudy, ImportCall, ImportDone,
 };
 
 const A: usize = 0;
@@ -49,17 +49,19 @@ pub async fn tell(federation: &mut Federation, root: &Path, data: Option<&Path>)
     steps.title("A grant that B records alone opens nothing");
     lone_grant(federation, &patient, &study).await?;
     steps.title("The patient confirms with the code that Hospital A gave; B records the grant");
-    let consent = grant(federation, &patient).await?;
+    let (consent, code) = grant(federation, &patient).await?;
     steps.title("B fetches the images, and checks every one against the ledger");
     fetch(federation, &patient, &study, &root.join("fetched")).await?;
-    steps.title("The patient revokes");
-    revoke(federation, &patient, &study, &consent).await?;
+    steps.title("The patient revokes; the used code opens nothing any more");
+    revoke(federation, &patient, &study, &consent, &code).await?;
+    steps.title("The patient confirms again, and then takes it back at Hospital A, which did not record it");
+    deny(federation, &patient, &study).await?;
     steps.title("A late series makes a new revision; a resend changes nothing");
     late_series(federation, &patient, &study, &phantom).await?;
     steps.title("Hospital C is killed; the others go on");
     outage(federation, &phantom).await?;
     steps.title("What the regulator sees: volumes, never who");
-    regulator(federation).await
+    regulator(federation, &patient).await
 }
 
 async fn introduce(federation: &Federation) -> anyhow::Result<()> {
@@ -268,13 +270,19 @@ async fn lone_grant(federation: &Federation, patient: &str, study: &HistoryStudy
     must_refuse(federation, patient, study).await
 }
 
-async fn grant(federation: &Federation, patient: &str) -> anyhow::Result<String> {
-    let code: ConsentCode = federation.call(A, "/consent/code", &IdCall { id: patient.to_owned() }).await?;
-    say(format!("A gave the patient the code {}, good for {} days", code.code, code.valid_days));
-    let done: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, Some(code.code))).await?;
+async fn grant(federation: &Federation, patient: &str) -> anyhow::Result<(String, String)> {
+    let agreed =
+        ConsentCodeCall { id: patient.to_owned(), to_site: "hospital-b".into(), purpose: "treatment".into(), days: 30 };
+    let code: ConsentCode = federation.call(A, "/consent/code", &agreed).await?;
+    say(format!(
+        "A gave the patient the code {}, for one grant to {} for {}, to be used within {} days",
+        code.code, code.to_site, code.purpose, code.valid_days
+    ));
+    let call = grant_call(patient, Some(code.code.clone()));
+    let done: ConsentDone = federation.call(B, "/consent/grant", &call).await?;
     say(format!("B recorded consent {}", done.consent));
     settle(federation).await?;
-    Ok(done.consent)
+    Ok((done.consent, code.code))
 }
 
 async fn fetch(federation: &Federation, patient: &str, study: &HistoryStudy, to: &Path) -> anyhow::Result<()> {
@@ -292,15 +300,48 @@ async fn fetch(federation: &Federation, patient: &str, study: &HistoryStudy, to:
     Ok(())
 }
 
-async fn revoke(federation: &Federation, patient: &str, study: &HistoryStudy, consent: &str) -> anyhow::Result<()> {
-    let call = ConsentRevokeCall { consent: consent.to_owned() };
+async fn revoke(
+    federation: &Federation,
+    patient: &str,
+    study: &HistoryStudy,
+    consent: &str,
+    code: &str,
+) -> anyhow::Result<()> {
+    let call = ConsentRevokeCall { consent: consent.to_owned(), id: None };
     let begun = Instant::now();
     let done: ConsentDone = federation.call(B, "/consent/revoke", &call).await?;
     ensure!(done.certified, "the revocation was not certified in time");
-    say(format!("recorded (certified) after {:.1} s", begun.elapsed().as_secs_f64()));
+    tell_bounds(&done, begun)?;
     settle(federation).await?;
-    say(format!("effective after {:.1} s: the holder's node has applied it", begun.elapsed().as_secs_f64()));
+    must_refuse(federation, patient, study).await?;
+    let again: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, Some(code.to_owned()))).await?;
+    say(format!("B records {} with the same code", again.consent));
+    settle(federation).await?;
     must_refuse(federation, patient, study).await
+}
+
+fn tell_bounds(done: &ConsentDone, begun: Instant) -> anyhow::Result<()> {
+    let (recorded, effective) =
+        done.recorded_at.as_ref().zip(done.effective_at_latest.as_ref()).context("no times were told")?;
+    say(format!("recorded (certified) after {:.1} s, at {recorded}", begun.elapsed().as_secs_f64()));
+    say(format!("effective at the latest {effective}, when even a hospital without a line has stopped by itself"));
+    Ok(())
+}
+
+async fn deny(federation: &Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<()> {
+    let (consent, _) = grant(federation, patient).await?;
+    let done = try_fetch(federation, patient, study, None).await?;
+    say(format!("B may fetch again: {} objects verified", done.objects));
+    let call = ConsentRevokeCall { consent, id: Some(patient.to_owned()) };
+    let begun = Instant::now();
+    let done: ConsentDone = federation.call(A, "/consent/revoke", &call).await?;
+    let denial = done.denial.as_ref().context("Hospital A recorded no denial")?;
+    ensure!(done.certified, "the denial was not certified in time");
+    say(format!("A refuses from this moment, and recorded the denial {denial}"));
+    tell_bounds(&done, begun)?;
+    done.undone.iter().for_each(|undone| say(format!("not done: {undone}")));
+    must_refuse(federation, patient, study).await?;
+    settle(federation).await
 }
 
 async fn late_series(
@@ -344,7 +385,7 @@ async fn outage(federation: &mut Federation, phantom: &Phantom) -> anyhow::Resul
     Ok(())
 }
 
-async fn regulator(federation: &Federation) -> anyhow::Result<()> {
+async fn regulator(federation: &Federation, patient: &str) -> anyhow::Result<()> {
     let status = federation.status(REGULATOR).await?;
     say(format!(
         "{} entries, certified at {}, state {}",
@@ -355,6 +396,30 @@ async fn regulator(federation: &Federation) -> anyhow::Result<()> {
     for (kind, count) in &status.entries {
         say(format!("  {count:>5}  {kind}"));
     }
+    for volume in &status.volumes {
+        say(format!(
+            "  {} {:<28} {:>4} examinations, {:>6} objects, {:>8.1} MB",
+            volume.month,
+            volume.site_name,
+            volume.examinations,
+            volume.objects,
+            volume.bytes as f64 / 1e6
+        ));
+    }
+    let counted: u64 = status.volumes.iter().map(|volume| volume.objects).sum();
+    let mut held = 0;
+    for index in [A, B, C] {
+        held += federation.status(index).await?.objects;
+    }
+    say(format!("{counted} objects by the statistics sealed to it; B also holds the copies that it fetched"));
+    ensure!(counted > 0 && counted <= held, "the regulator counts {counted} objects, the hospitals hold {held}");
+    let person =
+        federation.call::<_, HistoryDone>(REGULATOR, "/history", &HistoryCall { id: patient.to_owned() }).await;
+    ensure!(
+        person.is_err_and(|error| error.to_string().contains("looks no patient up")),
+        "the regulator looked one up"
+    );
+    say("asked for a patient, its node refuses: it has no right to the keys");
     let own = federation.status(A).await?;
     ensure!(own.certified_size == status.certified_size, "the regulator is behind");
     ensure!(

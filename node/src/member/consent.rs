@@ -1,109 +1,114 @@
-//! Consents: the patient's code, recording a grant, revoking it, listing what is in force.
+//! Consents: recording a grant or a denial until the ledger has taken it, and listing what is in force.
 //!
-//! A code is handed to the patient by the site that holds the images; whoever records a grant elsewhere with it
-//! proves to that site that the patient confirmed these very terms. A revocation goes on the urgent lane and counts
-//! here at once.
+//! A code is handed to the patient by the site that holds the images (`codes`); whoever records a grant elsewhere
+//! with it proves to that site that the patient confirmed these very terms. What this node wrote is kept until the
+//! ledger has certified it: a place that another took is tried again with the next one, and what is rejected
+//! otherwise is told, never "recorded".
+//! Not here: taking a consent back, which is `revocation`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
+use tessera_consensus::kernel::Rejection;
 use tessera_consensus::{Lane, SiteId, UnixMillis};
-use tessera_federation::blind::{Binding, Part};
+use tessera_federation::blind::{Binding, IdentifierKey, Part};
 use tessera_federation::confirmation::PatientCode;
 use tessera_federation::history::{self, FoundConsent};
+use tessera_federation::machine::rejections;
 use tessera_federation::outbox::Draft;
 use tessera_federation::wire::Format;
-use tessera_federation::wire::v1::{self, ConsentDetails, ConsentPublic, EvidenceProof, RevocationPublic};
+use tessera_federation::wire::v1::{self, ConsentDetails, ConsentPublic, EvidenceProof};
 use tessera_federation::{machine, policy_site, policy_time};
 use tessera_policy::{
     ConsentDecision, ConsentId, ConsentTerms, Grantee, Identifier, Purpose, PurposeScope, StudyScope,
 };
-use tessera_storage::engine::Batch;
+use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
-use super::registrar::matter_of_nothing;
+use super::registrar::matter_of_consent;
 use super::vault::Shelf;
 use crate::archive::ingest::now_ms;
-use crate::control::wire::{ConsentCode, ConsentDone, ConsentGrantCall, ConsentRevokeCall, ConsentShown, IdCall};
+use crate::control::wire::{ConsentDone, ConsentGrantCall, ConsentShown, IdCall};
 use crate::founding::rng;
 
-/// Days for which a patient's code stays good where the configuration says nothing.
-const CODE_DAYS: u32 = 7;
-const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 86_400_000;
 /// How long a recorded consent or revocation is awaited before the answer says that it is on its way.
 const CERTIFICATION_WAIT: Duration = Duration::from_secs(15);
+/// How often what became of it is looked at, beside each progress of the ledger.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Consents of this node that wait for the ledger and are looked through.
+const SENT_MAX: usize = 100_000;
 
+/// What this node wrote, until the ledger has taken it.
 #[derive(Serialize, Deserialize)]
-struct KeptCode {
-    code: [u8; 10],
-    not_after_ms: u64,
+pub struct SentConsent {
+    pub identifier: Identifier,
+    pub details: ConsentDetails,
+    pub state: SentState,
+    /// The patient took it back before the ledger had it.
+    pub revoke: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SentState {
+    /// In the outbox.
+    Waiting,
+    /// Its place was taken by another; it is to be written with the next one.
+    Again,
+    /// The ledger took it under no place, for the reason of this number.
+    Rejected(u16),
+}
+
+/// A grant of one purpose to one site of the federation.
+pub fn granting(member: &Member, to_site: &str, purpose: &str, end: UnixMillis) -> anyhow::Result<ConsentTerms> {
+    let grantee: SiteId = to_site.parse()?;
+    ensure!(member.knows_site(&grantee)?, "{grantee} is no site of this federation");
+    let purpose: Purpose = purpose.parse().map_err(|_| anyhow::anyhow!("{purpose} is no purpose"))?;
+    let grantee = Grantee::Site(policy_site(&grantee));
+    let purposes = PurposeScope::Only(BTreeSet::from([purpose]));
+    Ok(ConsentTerms::new(ConsentDecision::Grant, grantee, StudyScope::All, purposes, Some(policy_time(end)))?)
 }
 
 impl Member {
-    /// A fresh code for a patient of this site. An older one ends.
-    pub fn patient_code(&self, call: &IdCall) -> anyhow::Result<ConsentCode> {
-        let identifier = Identifier::parse(&call.id)?;
-        let valid_days = self.config.policy.patient_code_days.unwrap_or(CODE_DAYS);
-        let mut code = [0; 10];
-        rand::rng().fill_bytes(&mut code);
-        let kept = KeptCode { code, not_after_ms: now_ms() + u64::from(valid_days) * DAY_MS };
-        let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::Codes, &identifier.canonical_bytes(), &kept);
-        self.archive.submit(batch)?;
-        let site = &self.config.default_site().id;
-        Ok(ConsentCode { code: format!("{site}/{}", PatientCode::from_bytes(code).reveal()), valid_days })
-    }
-
-    /// The code that a patient with any of these numbers was handed here, if it is still good.
-    pub fn good_code(
-        &self,
-        identifiers: &[Identifier],
-        recorded_at: UnixMillis,
-    ) -> anyhow::Result<Option<PatientCode>> {
-        for identifier in identifiers {
-            let kept: Option<KeptCode> =
-                self.vault.get(&**self.archive.engine(), Shelf::Codes, &identifier.canonical_bytes())?;
-            if let Some(kept) = kept.filter(|kept| recorded_at.0 <= kept.not_after_ms) {
-                return Ok(Some(PatientCode::from_bytes(kept.code)));
-            }
-        }
-        Ok(None)
-    }
-
     pub async fn grant(self: &Arc<Self>, call: ConsentGrantCall) -> anyhow::Result<ConsentDone> {
         let identifier = Identifier::parse(&call.id)?;
-        let grantee: SiteId = call.to_site.parse()?;
-        ensure!(self.knows_site(&grantee)?, "{grantee} is no site of this federation");
-        let purpose: Purpose = call.purpose.parse().map_err(|_| anyhow::anyhow!("{} is no purpose", call.purpose))?;
-        let now = UnixMillis(now_ms());
-        let terms = ConsentTerms::new(
-            ConsentDecision::Grant,
-            Grantee::Site(policy_site(&grantee)),
-            StudyScope::All,
-            PurposeScope::Only(BTreeSet::from([purpose])),
-            Some(policy_time(now.plus_ms(u64::from(call.days) * DAY_MS))),
-        )?;
+        let end = UnixMillis(now_ms()).plus_ms(u64::from(call.days) * DAY_MS);
+        let terms = granting(self, &call.to_site, &call.purpose, end)?;
+        let consent = self.record_consent(identifier, terms, call.patient_code.as_deref()).await?;
+        self.await_consent(consent, false).await
+    }
+
+    /// Writes a consent under a fresh number; it is durable here when this returns.
+    pub async fn record_consent(
+        &self,
+        identifier: Identifier,
+        terms: ConsentTerms,
+        code: Option<&str>,
+    ) -> anyhow::Result<ConsentId> {
         let mut id = [0; 16];
         rand::rng().fill_bytes(&mut id);
         let consent = ConsentId::from_bytes(id);
-        let proof = self.proof(call.patient_code.as_deref(), &consent, &terms)?;
-        let site = self.config.default_site().id.clone();
+        let proof = self.proof(code, &consent, &terms)?;
         let details = ConsentDetails {
             version: v1::VERSION,
             consent,
             terms,
-            author: site.clone(),
+            author: self.config.default_site().id.clone(),
             evidence: proof.class(),
             proof,
-            recorded_at: now,
+            recorded_at: UnixMillis(now_ms()),
         };
         details.validate()?;
-        self.record_consent(&identifier, &site, details).await?;
-        self.await_consent(consent, false).await
+        let key = self.writing_key(&identifier).await?;
+        let sent = SentConsent { identifier, details, state: SentState::Waiting, revoke: false };
+        let ticket = self.write_consent(&key, &sent)?;
+        self.durable(ticket).await?;
+        Ok(consent)
     }
 
     /// A code is written `SITE/CODE`: the site that handed it out is the one that can judge it.
@@ -116,103 +121,192 @@ impl Member {
         Ok(code.parse::<PatientCode>()?.confirm(&site, consent, terms))
     }
 
-    async fn record_consent(
-        self: &Arc<Self>,
-        identifier: &Identifier,
-        site: &SiteId,
-        details: ConsentDetails,
-    ) -> anyhow::Result<()> {
-        let key = self.writing_key(identifier).await?;
+    /// Puts it at the next free place, into the outbox.
+    fn write_consent(&self, key: &IdentifierKey, sent: &SentConsent) -> anyhow::Result<Ticket> {
+        let SentConsent { identifier, details, .. } = sent;
+        let (site, consent) = (&details.author, details.consent);
         let _writing = self.archive.writing();
-        let free = history::next_free(&self.replica, &key, site, v1::CONSENT, &|tag| self.is_reserved(tag))?;
-        let presence = free.presence.map(|tag| history::presence(&key, v1::CONSENT, site, tag, &mut rng()));
-        let public = ConsentPublic { version: v1::VERSION, consent: details.consent, tag: free.tag, presence };
-        let sealed = key.seal_format(Binding::tag(v1::CONSENT, Part::Details, &free.tag), &details, &mut rng());
+        let free = history::next_free(&self.replica, key, site, v1::CONSENT, &|tag| self.is_reserved(tag))?;
+        let presence = free.presence.map(|tag| history::presence(key, v1::CONSENT, site, tag, &mut rng()));
+        let public = ConsentPublic { version: v1::VERSION, consent, tag: free.tag, presence };
+        let sealed = key.seal_format(Binding::tag(v1::CONSENT, Part::Details, &free.tag), details, &mut rng());
         let draft = Draft {
             lane: Lane::Bulk,
             kind: v1::CONSENT,
             public: public.to_bytes(),
             sealed: Some(sealed.to_bytes()),
-            matter: matter_of_nothing(),
+            matter: matter_of_consent(consent, false),
         };
-        self.reserve(&free);
         let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::Consents, details.consent.as_bytes(), identifier);
-        self.outbox.enqueue(vec![draft], batch)?;
+        self.vault.put(&mut batch, Shelf::Consents, consent.as_bytes(), identifier);
+        self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), sent);
+        self.reserve(&free);
+        let ticket = self.outbox.enqueue(vec![draft], batch)?;
+        self.wake_sender();
+        Ok(ticket)
+    }
+
+    pub fn sent_consent(&self, consent: &ConsentId) -> anyhow::Result<Option<SentConsent>> {
+        Ok(self.vault.get(&**self.archive.engine(), Shelf::ConsentsSent, consent.as_bytes())?)
+    }
+
+    /// The ledger has settled a consent that this node wrote.
+    pub fn consent_settled(&self, consent: ConsentId, outcome: Result<(), Rejection>) -> anyhow::Result<()> {
+        let _writing = self.archive.writing();
+        // Told before: after a crash the outbox says it again.
+        let Some(mut sent) = self.sent_consent(&consent)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        let mut drafts = Vec::new();
+        match outcome {
+            Ok(()) => {
+                self.vault.delete(&mut batch, Shelf::ConsentsSent, consent.as_bytes());
+                drafts.extend(sent.revoke.then(|| Self::revocation_draft(consent)));
+            }
+            Err(rejection) => {
+                sent.state = match rejection {
+                    rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN => SentState::Again,
+                    other => SentState::Rejected(other.0),
+                };
+                self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);
+                self.consents_again.store(true, Ordering::Relaxed);
+            }
+        }
+        self.outbox.enqueue(drafts, batch)?;
         self.wake_sender();
         Ok(())
     }
 
-    pub async fn revoke(self: &Arc<Self>, call: ConsentRevokeCall) -> anyhow::Result<ConsentDone> {
-        let consent: ConsentId =
-            call.consent.parse().map_err(|_| anyhow::anyhow!("{} is no consent number", call.consent))?;
-        let known = machine::consent(self.replica.view(), &consent)?;
-        let known = known.with_context(|| format!("the ledger has no consent {consent}"))?;
-        ensure!(known.revoked.is_none(), "consent {consent} was revoked before");
-        let public = RevocationPublic { version: v1::VERSION, consent };
-        let draft = Draft {
-            lane: Lane::Urgent,
-            kind: v1::REVOCATION,
-            public: public.to_bytes(),
-            sealed: None,
-            matter: matter_of_nothing(),
-        };
-        self.revoked_here(consent);
-        self.outbox.enqueue(vec![draft], Batch::new())?;
-        self.wake_sender();
-        self.await_consent(consent, true).await
+    /// Writes again what lost its place to another record. While a key can't be had it is tried again later.
+    pub async fn write_consents_again(&self) -> anyhow::Result<()> {
+        if !self.consents_again.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
+        for mut sent in sent.into_iter().filter(|sent| sent.state == SentState::Again) {
+            match self.writing_key(&sent.identifier).await {
+                Ok(key) => {
+                    sent.state = SentState::Waiting;
+                    self.write_consent(&key, &sent)?;
+                }
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "a consent waits to be written again");
+                    self.consents_again.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Waits a while for the certificate; the answer says how far it came.
-    async fn await_consent(&self, consent: ConsentId, revoked: bool) -> anyhow::Result<ConsentDone> {
+    /// Waits a while for the certificate; the answer says how far it came. What the ledger rejected is an error.
+    pub async fn await_consent(&self, consent: ConsentId, revoked: bool) -> anyhow::Result<ConsentDone> {
         let mut progress = self.progress.subscribe();
         let deadline = tokio::time::Instant::now() + CERTIFICATION_WAIT;
         loop {
-            let record = machine::consent(self.replica.view(), &consent)?;
-            let index = record.and_then(|record| if revoked { record.revoked } else { Some(record.index) });
-            let certified = index.is_some_and(|index| self.is_certified(index));
-            let done = ConsentDone {
-                consent: consent.to_string(),
-                ledger_index: index.map(|index| index.0),
-                certified,
-                effective: None,
-            };
-            if certified || tokio::time::timeout_at(deadline, progress.changed()).await.is_err() {
+            let done = self.consent_done(consent, revoked)?;
+            if done.certified || tokio::time::Instant::now() >= deadline {
                 return Ok(done);
             }
+            let look = deadline.min(tokio::time::Instant::now() + LOOK_EVERY);
+            let moved = tokio::time::timeout_at(look, progress.changed()).await.is_ok();
+            tracing::trace!(moved, "awaiting a consent");
         }
+    }
+
+    /// How far a consent, or its revocation, has come.
+    fn consent_done(&self, consent: ConsentId, revoked: bool) -> anyhow::Result<ConsentDone> {
+        let record = machine::consent(self.replica.view(), &consent)?;
+        let index = record.and_then(|record| if revoked { record.revoked } else { Some(record.index) });
+        let rejected = match (index, revoked) {
+            (Some(_), _) => None,
+            (None, true) => self.rejected_revocation(&consent)?,
+            (None, false) => self.sent_consent(&consent)?.and_then(|sent| match sent.state {
+                SentState::Rejected(number) => Some(number),
+                SentState::Waiting | SentState::Again => None,
+            }),
+        };
+        if let Some(number) = rejected {
+            bail!("nothing was recorded, because the ledger rejected it: {}", rejections::sentence(Rejection(number)));
+        }
+        let mut done = ConsentDone { consent: consent.to_string(), ..ConsentDone::default() };
+        if let Some(index) = index {
+            done.ledger_index = Some(index.0);
+            done.certified = self.is_certified(index);
+            (done.recorded_at, done.effective_at_latest) = match revoked {
+                true => self.bounds(&consent, index)?,
+                false => (None, None),
+            };
+        }
+        Ok(done)
     }
 
     pub async fn consents(&self, call: IdCall) -> anyhow::Result<Vec<ConsentShown>> {
-        let person = self.person(&Identifier::parse(&call.id)?, false).await?;
-        Ok(person.found.consents.iter().map(|consent| self.shown(consent)).collect())
+        let asked = Identifier::parse(&call.id)?;
+        let person = self.person(&asked, false).await?;
+        let in_ledger: BTreeSet<ConsentId> =
+            person.found.consents.iter().map(|consent| consent.details.consent).collect();
+        let mut shown: Vec<ConsentShown> =
+            person.found.consents.iter().map(|consent| self.shown(consent)).collect::<anyhow::Result<_>>()?;
+        let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
+        let theirs = sent
+            .iter()
+            .filter(|sent| person.identifiers.contains(&sent.identifier) && !in_ledger.contains(&sent.details.consent));
+        shown.extend(theirs.map(shown_sent));
+        Ok(shown)
     }
 
-    fn shown(&self, consent: &FoundConsent) -> ConsentShown {
-        let terms = &consent.details.terms;
-        let to_site = match terms.grantee() {
-            Grantee::Site(site) => site.to_string(),
-            Grantee::AllTreatingSites => "all treating sites".into(),
-        };
-        let purposes = match terms.purposes() {
-            PurposeScope::Any => vec!["any".into()],
-            PurposeScope::Only(purposes) => purposes.iter().map(ToString::to_string).collect(),
-        };
+    fn shown(&self, consent: &FoundConsent) -> anyhow::Result<ConsentShown> {
+        let details = &consent.details;
         let state = match (consent.revoked, consent.place.certified) {
             (Some(index), _) if self.is_certified(index) => "revoked",
             (Some(_), _) => "revoked, not certified yet",
+            (None, _) if self.is_revoked_here(&details.consent)? => "revoked here, and by the ledger not yet",
             (None, true) => "in force",
             (None, false) => "not certified yet",
         };
-        ConsentShown {
-            consent: consent.details.consent.to_string(),
-            decision: terms.decision().to_string(),
-            to_site,
-            purposes,
-            recorded_by: consent.details.author.to_string(),
-            evidence: consent.details.evidence.to_string(),
-            until: terms.not_after().map(|time| super::rfc3339(time.as_u64())),
-            state: state.into(),
+        // From when on holders refuse: for a denial by its own entry, for a grant by its revocation's.
+        let refusing = match (consent.revoked, details.terms.decision()) {
+            (Some(index), ConsentDecision::Grant) => Some(index),
+            (None, ConsentDecision::Deny) => Some(consent.place.index),
+            _ => None,
+        };
+        let mut shown = plainly(details, state.into());
+        if let Some(index) = refusing {
+            (shown.recorded_at, shown.effective_at_latest) = self.bounds(&details.consent, index)?;
         }
+        Ok(shown)
+    }
+}
+
+fn shown_sent(sent: &SentConsent) -> ConsentShown {
+    let state = match sent.state {
+        SentState::Rejected(number) => {
+            format!("not recorded, because the ledger rejected it: {}", rejections::sentence(Rejection(number)))
+        }
+        SentState::Waiting | SentState::Again if sent.revoke => "revoked before the ledger had it".into(),
+        SentState::Waiting | SentState::Again => "kept here, waits for the ledger".into(),
+    };
+    plainly(&sent.details, state)
+}
+
+fn plainly(details: &ConsentDetails, state: String) -> ConsentShown {
+    let terms = &details.terms;
+    let to_site = match terms.grantee() {
+        Grantee::Site(site) => site.to_string(),
+        Grantee::AllTreatingSites => "all treating sites".into(),
+    };
+    let purposes = match terms.purposes() {
+        PurposeScope::Any => vec!["any".into()],
+        PurposeScope::Only(purposes) => purposes.iter().map(ToString::to_string).collect(),
+    };
+    ConsentShown {
+        consent: details.consent.to_string(),
+        decision: terms.decision().to_string(),
+        to_site,
+        purposes,
+        recorded_by: details.author.to_string(),
+        evidence: details.evidence.to_string(),
+        until: terms.not_after().map(|time| super::rfc3339(time.as_u64())),
+        state,
+        ..ConsentShown::default()
     }
 }

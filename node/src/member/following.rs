@@ -136,6 +136,7 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
                     settle_one(&member, command).await;
                 }
             }
+            member.write_consents_again().await?;
             for lane in Lane::ALL {
                 let pending = member.outbox.pending(lane, SENT_MAX)?;
                 if !pending.is_empty() {

@@ -2,23 +2,25 @@
 //! No answer says "no history": it says what was found under a number, as of when, and what could not be told.
 //! Not here: the walk itself, which is federation's, and what may be shown of other sites' images, which is policy's.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tessera_federation::history::{self, History};
-use tessera_policy::Identifier;
+use tessera_policy::{ConsentId, Identifier};
 
 use super::Member;
 use crate::archive::catalogue;
 use crate::control::wire::{HistoryDone, HistoryStudy};
 
 /// Numbers of one person that a lookup follows.
-const IDENTIFIERS_MAX: usize = 16;
+pub const IDENTIFIERS_MAX: usize = 16;
 
 /// Everything that the ledger has of a person, and what could not be told.
 #[derive(Default)]
 pub struct Person {
     pub identifiers: Vec<Identifier>,
     pub found: History,
+    /// Under which number each consent lies.
+    pub consents_under: BTreeMap<ConsentId, Identifier>,
     pub missing: Vec<String>,
 }
 
@@ -48,6 +50,8 @@ impl Member {
                 let site = problem.site.as_ref().map_or_else(|| "a site".to_owned(), ToString::to_string);
                 format!("a record of {site}: {}", problem.why)
             }));
+            let under = found.consents.iter().map(|consent| (consent.details.consent, identifier.clone()));
+            person.consents_under.extend(under);
             person.identifiers.push(identifier);
             person.found.studies.extend(found.studies);
             person.found.amendments.extend(found.amendments);

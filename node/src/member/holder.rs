@@ -1,13 +1,17 @@
 //! This node as a holder: what the rules say to a request for its own examinations, and the disclosure written first.
 //!
-//! The decision rests on the catalogue's own facts and on the consents under all of the patient's numbers that this
-//! node knows. A consent's evidence is what *this* node could verify: a patient's confirmation only with the code
-//! that this site handed out (DESIGN section 7).
+//! The decision rests on the catalogue's own facts and on the consents under the patient's numbers. Invariants:
+//! 1. Only numbers count that this site itself knows for the patient: the registration's, the own crosswalk's, and
+//!    those that this site linked. Any member can write a link; one that counted would lend a stranger's consent.
+//! 2. A consent's evidence is what *this* node could verify: a patient's confirmation only with a code that this site
+//!    handed out, for what the patient agreed to, and for one consent (DESIGN section 7).
+//! 3. A denial counts whoever recorded it and with whatever evidence: what is refused wrongly costs a question, what
+//!    is sent wrongly stays known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use tessera_consensus::SiteId;
-use tessera_federation::history::FoundConsent;
+use tessera_federation::history::{self, FoundConsent};
 use tessera_federation::{policy_site, policy_time};
 use tessera_policy::{
     Action, Circumstances, Decision, DurationMs, EvidenceClass, Freshness, Identifier, KnownConsent, Modality, Purpose,
@@ -15,6 +19,7 @@ use tessera_policy::{
 };
 
 use super::Member;
+use super::history::IDENTIFIERS_MAX;
 use super::registrar::Registration;
 use crate::archive::catalogue;
 
@@ -40,44 +45,54 @@ impl Member {
         Ok(identifiers)
     }
 
-    /// Every consent that concerns the patient, judged by this node.
-    async fn known_consents(&self, identifiers: &[Identifier]) -> anyhow::Result<Vec<KnownConsent>> {
-        let mut known = Vec::new();
-        let mut seen = BTreeSet::new();
-        for identifier in identifiers {
-            let person = self.person(identifier, true).await?;
-            // What can't be read could be a denial.
-            anyhow::ensure!(
-                person.missing.is_empty(),
-                "the patient's consents could not all be read: {:?}",
-                person.missing
-            );
-            for consent in &person.found.consents {
-                if seen.insert(consent.details.consent) {
-                    known.push(self.judged(consent, identifiers)?);
-                }
-            }
-        }
-        Ok(known)
+    fn is_own(&self, site: &SiteId) -> bool {
+        self.config.site.iter().any(|own| own.id == *site)
     }
 
-    fn judged(&self, consent: &FoundConsent, identifiers: &[Identifier]) -> anyhow::Result<KnownConsent> {
+    /// Every consent that concerns the patient, and the numbers under which they were looked for.
+    async fn own_consents(&self, own: Vec<Identifier>) -> anyhow::Result<(Vec<Identifier>, Vec<FoundConsent>)> {
+        let mut identifiers: BTreeSet<Identifier> = own.iter().cloned().collect();
+        let mut queue = VecDeque::from(own);
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        while let Some(identifier) = queue.pop_front() {
+            let keys = self.keys_of(&identifier, true).await?;
+            let history = history::look_up(&self.replica, &keys)?;
+            // What can't be read could be a denial.
+            let problems = &history.problems;
+            anyhow::ensure!(problems.is_empty(), "the patient's consents could not all be read: {problems:?}");
+            let linked_here =
+                history.links.iter().filter(|link| link.ended.is_none() && self.is_own(&link.details.site));
+            for link in linked_here {
+                if identifiers.len() < IDENTIFIERS_MAX && identifiers.insert(link.details.other.clone()) {
+                    queue.push_back(link.details.other.clone());
+                }
+            }
+            found.extend(history.consents.into_iter().filter(|consent| seen.insert(consent.details.consent)));
+        }
+        Ok((identifiers.into_iter().collect(), found))
+    }
+
+    /// Every consent that concerns the patient, judged by this node.
+    pub(super) async fn known_consents(&self, own: Vec<Identifier>) -> anyhow::Result<Vec<KnownConsent>> {
+        let (identifiers, found) = self.own_consents(own).await?;
+        let confirmed = self.confirmed_consents(&identifiers, &found)?;
+        found.iter().map(|consent| self.judged(consent, confirmed.contains(&consent.details.consent))).collect()
+    }
+
+    fn judged(&self, consent: &FoundConsent, confirmed: bool) -> anyhow::Result<KnownConsent> {
         let details = &consent.details;
-        let here = self.config.site.iter().map(|site| &site.id);
-        let own = here.clone().any(|site| *site == details.author);
-        let code = self.good_code(identifiers, details.recorded_at)?;
-        let confirmed = code.is_some_and(|code| {
-            here.clone().any(|site| code.confirms(site, &details.consent, &details.terms, &details.proof))
-        });
-        let evidence = match (confirmed, own) {
+        let evidence = match (confirmed, self.is_own(&details.author)) {
             (true, _) => Some(EvidenceClass::PatientConfirmation),
             // A class that the author claims without proof counts for what the author's own staff can attest.
             (false, true) => Some(details.evidence.min(EvidenceClass::SignedForm)),
             (false, false) => None,
         };
         let standing = |index| if self.is_certified(index) { Standing::Certified } else { Standing::Recorded };
-        let revocation = consent.revoked.map(standing);
-        let revocation = revocation.or_else(|| self.is_revoked_here(&details.consent).then_some(Standing::Recorded));
+        let revocation = match consent.revoked.map(standing) {
+            None if self.is_revoked_here(&details.consent)? => Some(Standing::Recorded),
+            revocation => revocation,
+        };
         Ok(KnownConsent {
             id: details.consent,
             author: policy_site(&details.author),
@@ -94,7 +109,7 @@ impl Member {
         let record = catalogue::study(&**self.archive.engine(), study)?;
         let modalities = record.map(|record| record.modalities).unwrap_or_default();
         let identifiers = self.own_identifiers(&question.registration)?;
-        let consents = self.known_consents(&identifiers).await?;
+        let consents = self.known_consents(identifiers).await?;
         let (now, age) = match self.trusted() {
             Ok((now, age)) => (now, age),
             Err(_) => (tessera_consensus::UnixMillis(crate::archive::ingest::now_ms()), None),

@@ -6,6 +6,8 @@
 
 use anyhow::{Context, bail};
 use tessera_consensus::NodeId;
+use tessera_consensus::kernel;
+use tessera_consensus::wire::v1::Role;
 use tessera_federation::blind::{Evaluator, IdentifierKey, KeyAsk, asks, blind};
 use tessera_federation::machine;
 use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindReply, BlindRequest, OprfSuite};
@@ -31,6 +33,9 @@ impl Member {
 
     /// The keys of all years since the founding. `own` patients' keys are kept.
     pub async fn keys_of(&self, identifier: &Identifier, own: bool) -> anyhow::Result<Vec<IdentifierKey>> {
+        if self.role == Role::Observer {
+            bail!("this is a regulator's node: it counts, and looks no patient up");
+        }
         let mut keys = Vec::new();
         for batch in asks(identifier, self.domain.founding_year, self.this_year()) {
             let mut missing = Vec::new();
@@ -103,6 +108,11 @@ impl Member {
     /// As a core node: evaluates for `asking`, within its budget.
     pub fn evaluate_for(&self, asking: NodeId, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
         let Some(oprf) = &self.oprf else { return Ok(BlindAnswer::Refused(BlindRefusal::NoShare)) };
+        // Only who may write records may ask where a patient's records are.
+        match kernel::node(self.replica.view(), &asking)? {
+            Some(node) if node.active && node.role != Role::Observer => {}
+            _ => return Ok(BlindAnswer::Refused(BlindRefusal::Observer)),
+        }
         let now = tessera_consensus::UnixMillis(now_ms());
         let registrations = machine::registrations_per_day(self.replica.view(), &asking, now)?;
         let charged = {

@@ -3,13 +3,17 @@
 //! - [`core`]: Raft and certification, on a core node; [`seat`]: whether it may
 //! - [`following`]: checkpoints and entries from peers; serving them
 //! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left
-//! - [`history`], [`consent`], [`crosswalk`], [`links`]: what people ask for
-//! - [`holder`], [`host`], [`requester`]: images between sites; [`peers`]: the network
+//! - [`history`], [`consent`], [`revocation`], [`crosswalk`], [`links`]: what people ask for; [`people`]: in whose name
+//! - [`holder`], [`codes`], [`host`], [`requester`]: images between sites; [`peers`]: the network
+//! - [`statistics`]: what a regulator counts
 //! - [`vault`]: what is kept about patients, sealed
 //!
 //! Decisions are made in `policy`, `consensus` and `federation`; here are the tasks that carry them out.
 
+pub mod codes;
 pub mod consent;
+#[cfg(test)]
+mod consent_tests;
 pub mod core;
 pub mod crosswalk;
 pub mod earlier_lives;
@@ -20,15 +24,20 @@ pub mod host;
 pub mod keys;
 pub mod links;
 pub mod peers;
+pub mod people;
 pub mod registrar;
 pub mod requester;
+pub mod revocation;
 pub mod seat;
+pub mod statistics;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod vault;
 pub mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use anyhow::Context;
@@ -38,7 +47,7 @@ use tessera_consensus::follow::Input;
 use tessera_consensus::kernel;
 use tessera_consensus::keys::PublicKey;
 use tessera_consensus::replica::{self, Replica};
-use tessera_consensus::wire::v1::{Genesis, Role, SignedJoin};
+use tessera_consensus::wire::v1::{Genesis, Leaf, Role, SignedJoin};
 use tessera_consensus::{LedgerIndex, LedgerSize, NodeId, SiteId, UnixMillis};
 use tessera_federation::blind::{Budget, BudgetUse, OprfKey, SealingKey, own_share};
 use tessera_federation::history::NextFree;
@@ -49,8 +58,8 @@ use tessera_federation::retrieve::Identity;
 use tessera_federation::retrieve::wire::v1::Seen;
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{AMENDMENT, CONSENT, DomainGenesis, REVOCATION, Tag};
-use tessera_policy::{ConsentId, Crosswalk, Level, Rules};
-use tessera_storage::engine::{Batch, Engine};
+use tessera_policy::{Crosswalk, Level, Rules};
+use tessera_storage::engine::{Batch, Engine, Ticket, wait_durable};
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -61,7 +70,7 @@ use crate::home::{Home, Secrets};
 use peers::Peers;
 use vault::{Shelf, Vault};
 
-/// Reservations and own revocations that are remembered; beyond it the oldest matter least and all are dropped.
+/// Reservations that are remembered; beyond it the oldest matter least and all are dropped.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// How far this node's ledger is.
@@ -96,13 +105,19 @@ pub struct Member {
     budget: Mutex<Budget>,
     clock: Mutex<TrustedClock>,
     reserved: Mutex<BTreeSet<Tag>>,
-    revoked: Mutex<BTreeSet<ConsentId>>,
     /// Studies that are being fetched.
     fetching: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
     examined: Mutex<Option<LedgerSize>>,
+    /// Held while a code is handed out or spent.
+    codes: Mutex<()>,
+    /// Refusals that were made here and are not in the ledger's counts.
+    refusals: AtomicU64,
+    /// Some consent waits to be written again.
+    consents_again: AtomicBool,
+    volumes: Mutex<statistics::Volumes>,
     outgoing: Notify,
     /// How often commands were handed to a core node.
     handed_in: AtomicUsize,
@@ -162,6 +177,7 @@ impl Member {
         let used: Vec<(NodeId, u64, u64)> = vault.all(&**archive.engine(), Shelf::Budget, kernel::NODES_MAX)?;
         let used = used.into_iter().map(|(node, day, elements)| (node, BudgetUse { day, elements }));
         let progress = Progress { size: replica.size().0, ..Progress::default() };
+        let volumes = vault.get(&**archive.engine(), Shelf::Statistics, b"volumes")?.unwrap_or_default();
         Ok(Arc::new(Self {
             rules: rules(&config)?,
             crosswalk: Mutex::new(crosswalk::load(&archive, &vault)?),
@@ -170,10 +186,13 @@ impl Member {
             progress: watch::Sender::new(progress),
             role: own.join.role,
             reserved: Mutex::default(),
-            revoked: Mutex::default(),
             fetching: Mutex::default(),
             registration_waits: Mutex::default(),
             examined: Mutex::default(),
+            codes: Mutex::default(),
+            refusals: AtomicU64::new(0),
+            consents_again: AtomicBool::new(true),
+            volumes: Mutex::new(volumes),
             outgoing: Notify::new(),
             handed_in: AtomicUsize::new(0),
             peers: OnceLock::new(),
@@ -225,10 +244,11 @@ impl Member {
     }
 
     /// Tells running retrievals what moved; rules, consents and records make them decide again.
-    fn announce_changes(&self) {
+    pub fn announce_changes(&self) {
         let counts = machine::counts(self.replica.view()).unwrap_or_default();
         let concerns = |kind| matches!(kind, CONSENT | REVOCATION | AMENDMENT);
-        let rules = counts.iter().filter(|(kind, _)| concerns(*kind)).map(|(_, count)| count).sum();
+        let in_ledger: u64 = counts.iter().filter(|(kind, _)| concerns(*kind)).map(|(_, count)| count).sum();
+        let rules = in_ledger + self.refusals.load(Ordering::Relaxed);
         self.changes.send_modify(|changes| {
             changes.certified += 1;
             changes.rules = rules;
@@ -338,17 +358,16 @@ impl Member {
         }
     }
 
-    /// A revocation counts here from the moment in which it was made.
-    pub fn revoked_here(&self, consent: ConsentId) {
-        let mut revoked = locked(&self.revoked);
-        if revoked.len() > REMEMBERED_MAX {
-            revoked.clear();
-        }
-        revoked.insert(consent);
+    /// Waits until a change of this node's tables survives a power failure.
+    pub async fn durable(&self, ticket: Ticket) -> anyhow::Result<()> {
+        let engine = self.archive.engine().clone();
+        Ok(tokio::task::spawn_blocking(move || wait_durable(&*engine, ticket)).await??)
     }
 
-    pub fn is_revoked_here(&self, consent: &ConsentId) -> bool {
-        locked(&self.revoked).contains(consent)
+    /// The ledger's time of an entry.
+    pub fn entry_time(&self, index: LedgerIndex) -> anyhow::Result<UnixMillis> {
+        let entry = self.replica.entry(index)?.context("an entry that the state names is not in the ledger")?;
+        Ok(Leaf::from_bytes(&entry.leaf)?.time)
     }
 
     /// There is something to send.

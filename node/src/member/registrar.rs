@@ -21,7 +21,7 @@ use tessera_federation::wire::v1::{
     self, Manifest, ManifestObject, ObjectContent, StudyDetails, StudyPublic, StudySealed, StudyShown, StudyStatistics,
     Tag,
 };
-use tessera_policy::{BodyRegion, Identifier, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
+use tessera_policy::{BodyRegion, ConsentId, Identifier, Modality, ReleaseState, StudyDate, Uid, VisibilityClass};
 use tessera_storage::engine::Batch;
 
 use super::Member;
@@ -61,9 +61,24 @@ pub struct KeptManifest {
 /// What a command of ours was about; comes back when the ledger has settled it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Matter {
-    Study { study: String, tag: Tag },
-    Link { local: Identifier, other: Identifier },
+    Study {
+        study: String,
+        tag: Tag,
+    },
+    Link {
+        local: Identifier,
+        other: Identifier,
+    },
     Other,
+    /// A consent that this node recorded, or its revocation.
+    Consent {
+        consent: ConsentId,
+        revoked: bool,
+    },
+}
+
+pub fn matter_of_consent(consent: ConsentId, revoked: bool) -> Vec<u8> {
+    encode(&Matter::Consent { consent, revoked })
 }
 
 pub fn matter_of_nothing() -> Vec<u8> {
@@ -323,6 +338,12 @@ impl Member {
     /// May be called again for the same command.
     pub async fn settled(self: &Arc<Self>, settled: &Settled) -> anyhow::Result<()> {
         let Settled { kind, matter, index, outcome } = settled;
+        if let Matter::Consent { consent, revoked } = decode("matter", matter, MATTER_BYTES_MAX)? {
+            match revoked {
+                true => self.revocation_settled(consent, *outcome)?,
+                false => self.consent_settled(consent, *outcome)?,
+            }
+        }
         self.forget_reservations();
         let Err(rejection) = *outcome else { return Ok(()) };
         let sentence = rejections::sentence(rejection);

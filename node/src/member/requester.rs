@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use tessera_consensus::wire::encode;
 use tessera_consensus::{Lane, SiteId, UnixMillis};
+use tessera_federation::DisclosureId;
 use tessera_federation::history::FoundStudy;
 use tessera_federation::net::{Fetch, ObjectSink, fetch_through};
 use tessera_federation::outbox::Draft;
@@ -20,8 +21,7 @@ use tessera_federation::retrieve::wire::v1::{Basis, RetrievalId, StudyRef};
 use tessera_federation::retrieve::{Failure, Have, Intent, ObjectPlace, Selection, Summary};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, Manifest, ObjectContent, ReceiptPublic, ReceiptSide};
-use tessera_federation::{DisclosureId, policy_site};
-use tessera_policy::{Identifier, Purpose, Role, UserAssertion, UserId};
+use tessera_policy::{Identifier, Purpose};
 use tessera_storage::engine::Batch;
 use tessera_storage::pixels::{ObjectHash, Partial, group_count};
 
@@ -114,7 +114,7 @@ impl Member {
             holder: holder.join.node_id(),
             holder_key: holder.join.join.keys.command,
             site: site.clone(),
-            user: UserAssertion::new(policy_site(&site), UserId::parse(&call.user)?, Role::Physician, None),
+            user: self.asserted(&call.user)?,
             study: StudyRef {
                 site: found.details.site.clone(),
                 record: found.details.record,

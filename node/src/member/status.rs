@@ -48,6 +48,7 @@ impl Member {
             peers: self.peers_shown()?,
             entries: self.entries_by_kind()?,
             warnings: self.warnings(&totals, progress.caught_up, freshness_ms, outbox_pending)?,
+            volumes: self.volumes_shown()?,
         })
     }
 
@@ -66,6 +67,10 @@ impl Member {
         }
         if let Some(why) = self.seat_lost() {
             warnings.push(format!("this core node has lost its seat ({why}): it neither votes nor signs"));
+        }
+        let unreadable = self.unreadable_statistics();
+        if unreadable > 0 {
+            warnings.push(format!("the statistics of {unreadable} records can't be read, and are not in the volumes"));
         }
         if !caught_up {
             warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());

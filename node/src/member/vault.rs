@@ -40,8 +40,6 @@ pub enum Shelf {
     Registrations = 2,
     /// (record, revision) -> manifest and salt.
     Manifests = 3,
-    /// Identifier -> the patient's code.
-    Codes = 4,
     /// Number of the row -> crosswalk row.
     Crosswalk = 5,
     /// Identifier pair -> that a link is on its way or there.
@@ -64,6 +62,16 @@ pub enum Shelf {
     Examined = 14,
     /// The federation in which the archive's studies were registered last.
     Federation = 15,
+    /// Identifier -> the codes that the patient was handed here, with what each is for and what spent it.
+    Codes = 20,
+    /// Consent -> that the patient took it back at this site: it opens nothing here, whatever the ledger says.
+    RevokedHere = 21,
+    /// Consent -> what this node wrote, until the ledger has taken it.
+    ConsentsSent = 22,
+    /// Consent -> time of the first certificate that this node knows to cover its revocation.
+    RevocationTimes = 23,
+    /// As an observer: the sums of the statistics, and how far the ledger was counted.
+    Statistics = 24,
 }
 
 impl Shelf {
@@ -72,6 +80,7 @@ impl Shelf {
         match self {
             Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
             Self::Sent | Self::Lost | Self::Examined | Self::Seat => true,
+            Self::RevokedHere | Self::ConsentsSent | Self::RevocationTimes | Self::Statistics => true,
             Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
             Self::Disclosures | Self::Consents | Self::Federation => false,
         }

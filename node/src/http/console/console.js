@@ -1,5 +1,5 @@
 // The console's one script: searching, fetching, and renewing the figures. The number of a patient goes out in bodies
-// only and is kept in this page's memory only. Fragments of HTML come from this node, escaped there.
+// only and is kept in this page's memory only. Fragments of HTML come from this node, escaped there. A regulator's page has neither search nor fetch.
 'use strict';
 
 const REFRESH_MS = 5000;
@@ -25,7 +25,7 @@ function notice(target, title, text, kind) {
   target.replaceChildren(box);
 }
 
-by('history-form').addEventListener('submit', async event => {
+by('history-form')?.addEventListener('submit', async event => {
   event.preventDefault();
   const target = by('history');
   const id = by('kind').value + by('number').value.trim();
@@ -44,7 +44,7 @@ by('history-form').addEventListener('submit', async event => {
   }
 });
 
-by('history').addEventListener('click', event => {
+by('history')?.addEventListener('click', event => {
   const button = event.target.closest('button.fetch');
   if (!button) return;
   by('fetch-form').dataset.study = button.dataset.study;
@@ -55,9 +55,9 @@ by('history').addEventListener('click', event => {
   by('fetch-dialog').showModal();
 });
 
-by('fetch-cancel').addEventListener('click', () => by('fetch-dialog').close());
+by('fetch-cancel')?.addEventListener('click', () => by('fetch-dialog').close());
 
-by('fetch-form').addEventListener('submit', async event => {
+by('fetch-form')?.addEventListener('submit', async event => {
   event.preventDefault();
   const study = by('fetch-form').dataset.study;
   const result = by('fetch-result');

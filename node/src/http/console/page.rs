@@ -6,14 +6,19 @@ use std::collections::BTreeMap;
 
 use super::html::{count, date, escape, name, size, span, time};
 use crate::archive::catalogue::{Phase, StudyRecord};
-use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy, PeerShown, StatusDone};
+use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy, PeerShown, StatusDone, VolumeShown};
 
 /// Peers that are listed; a federation may have a thousand.
 const PEERS_MAX: usize = 60;
+/// Rows of a regulator's volumes that are listed; `tessera status --json` has more.
+const VOLUMES_MAX: usize = 240;
 /// Warnings that are listed.
 const WARNINGS_MAX: usize = 20;
 /// A replica older than this is marked, in milliseconds: the core certifies every few seconds.
 const STALE_MS: u64 = 60_000;
+
+/// The role of a regulator's node, which looks nobody up.
+const OBSERVER: &str = "observer";
 
 /// What for an examination may be fetched: the value for the rules, and the words for people.
 const PURPOSES: [(&str, &str); 6] = [
@@ -31,11 +36,23 @@ pub fn first(site: &str, issuer: &str, status: &Result<StatusDone, String>, late
         .iter()
         .map(|(value, words)| format!("<option value=\"{}\">{}</option>", escape(value), escape(words)))
         .collect();
-    include_str!("console.html")
+    let looks_up = !status.as_ref().is_ok_and(|status| status.role == OBSERVER);
+    search_parts(include_str!("console.html"), looks_up)
         .replace("{{purposes}}", &purposes)
         .replace("{{live}}", &live(status, latest))
         .replace("{{issuer}}", &escape(issuer))
         .replace("{{site}}", &escape(site))
+}
+
+/// The page with its parts for searching and fetching, or without them.
+fn search_parts(html: &str, wanted: bool) -> String {
+    let mut page = String::new();
+    for (number, part) in html.split("{{search}}").enumerate() {
+        let (search, rest) = part.split_once("{{/search}}").filter(|_| number > 0).unwrap_or(("", part));
+        page.push_str(if wanted { search } else { "" });
+        page.push_str(rest);
+    }
+    page
 }
 
 /// The part that is renewed while the page is open.
@@ -59,11 +76,12 @@ fn node(status: &StatusDone) -> String {
         false => format!("<div class=\"notice\"><strong>Needs attention</strong><ul>{warnings}</ul></div>"),
     };
     format!(
-        "{warnings}<section class=\"tiles\">{}{}{}{}</section>{}",
+        "{warnings}<section class=\"tiles\">{}{}{}{}</section>{}{}",
         archive(status),
         ledger(status),
         outbox(status),
         federation(status),
+        volumes(status),
         peers(status)
     )
 }
@@ -126,6 +144,31 @@ fn federation(status: &StatusDone) -> String {
         ("state digest", digest.chars().take(12).collect()),
     ];
     tile("Other nodes connected", &figure, &facts, state)
+}
+
+/// What a regulator counts.
+fn volumes(status: &StatusDone) -> String {
+    if status.role != OBSERVER {
+        return String::new();
+    }
+    let row = |volume: &VolumeShown| {
+        format!(
+            "<tr><td class=\"nowrap\">{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
+             <td class=\"number\">{}</td></tr>",
+            escape(&volume.month),
+            escape(&volume.site_name),
+            count(volume.examinations),
+            count(volume.objects),
+            size(volume.bytes)
+        )
+    };
+    let rows: String = status.volumes.iter().take(VOLUMES_MAX).map(row).collect();
+    format!(
+        "<section><h2>Examinations by month and site</h2><p class=\"quiet\">From the statistics that the hospitals seal \
+         to this office; they name no patient.</p><div class=\"scroll\"><table><thead><tr><th>Month</th><th>Site</th>\
+         <th class=\"number\">Examinations</th><th class=\"number\">Images</th><th class=\"number\">Volume</th></tr>\
+         </thead><tbody>{rows}</tbody></table></div></section>"
+    )
 }
 
 fn peers(status: &StatusDone) -> String {
@@ -311,6 +354,26 @@ mod tests {
         ];
         for page in pages {
             assert!(!page.contains("<img") && page.contains("&lt;img"), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_regulators_page_counts_and_does_not_search() {
+        let volume = VolumeShown {
+            month: "2025-03".into(),
+            site_name: "乙县医院".into(),
+            examinations: 7,
+            ..Default::default()
+        };
+        for (role, searches) in [("observer", false), ("core", true), ("member", true)] {
+            let status = StatusDone { role: role.into(), volumes: vec![volume.clone()], ..Default::default() };
+            let page = first("site", "issuer", &Ok(status), &[]);
+            assert!(!page.contains("{{"), "{role}");
+            for part in ["history-form", "fetch-dialog", "<select id=\"purpose\">"] {
+                assert_eq!(page.contains(part), searches, "{role} {part}");
+            }
+            assert!(page.contains("<div id=\"live\">") && page.contains("<footer>"), "{role}");
+            assert_eq!(page.contains("2025-03") && page.contains("乙县医院"), !searches, "{role}");
         }
     }
 

@@ -116,9 +116,9 @@ async fn ensure_here(service: &Service, target: &Target, headers: &HeaderMap, pa
         return Ok(());
     }
     let cause = cause(headers, &pairs.0);
-    if cause.patient.is_empty() || cause.purpose.is_empty() {
+    if cause.patient.is_empty() || cause.purpose.is_empty() || cause.user.is_empty() {
         return Err(HttpError::NotFound(
-            "this archive does not hold that study. If another site does, say for whom and what for, and it is fetched \
+            "this archive does not hold that study. If another site does, say for whom, what for and in whose name, and it is fetched \
              first: ?patient=resident:NUMBER&purpose=treatment&user=NAME (or the headers Tessera-Patient, \
              Tessera-Purpose and Tessera-User)"
                 .into(),
@@ -138,11 +138,10 @@ fn cause(headers: &HeaderMap, pairs: &[(String, String)]) -> Cause {
         let parameter = || pairs.iter().find(|(name, _)| name == parameter).map(|(_, value)| value.as_str());
         header.or_else(parameter).unwrap_or_default().trim().to_owned()
     };
-    let user = text("tessera-user", "user");
     Cause {
         patient: text("tessera-patient", "patient"),
         purpose: text("tessera-purpose", "purpose"),
-        user: if user.is_empty() { "workstation".into() } else { user },
+        user: text("tessera-user", "user"),
     }
 }
 

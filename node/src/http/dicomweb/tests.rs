@@ -293,7 +293,10 @@ async fn a_patient_has_one_list_of_all_sites() {
 async fn a_study_elsewhere_is_fetched_or_refused() {
     let web = Web::new();
     *web.told.fetch_error.lock().expect("a lock") = Some("refused by county-b: no consent is in force".into());
-    let path = "/dicom-web/studies/1.2.3?patient=resident:110105&purpose=treatment";
+    let nameless = web.get("/dicom-web/studies/1.2.3?patient=resident:110105&purpose=treatment", &[]).await;
+    assert_eq!(nameless.status, StatusCode::NOT_FOUND);
+    assert!(nameless.text().contains("in whose name") && web.told.asked.lock().expect("a lock").is_empty());
+    let path = "/dicom-web/studies/1.2.3?patient=resident:110105&purpose=treatment&user=li.wei";
     let refused = web.get(path, &[]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(refused.text().contains("no consent is in force"));
@@ -311,7 +314,7 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     let again = web.get("/dicom-web/studies/1.2.3/series", &[]).await;
     assert_eq!(again.json().as_array().map(Vec::len), Some(1));
     let asked = web.told.asked.lock().expect("a lock").clone();
-    let by_parameter = "1.2.3 resident:110105 treatment workstation";
+    let by_parameter = "1.2.3 resident:110105 treatment li.wei";
     assert_eq!(asked, [by_parameter, by_parameter, "1.2.3 resident:110105 treatment Dr Li"]);
 }
 

@@ -1,0 +1,172 @@
+//! Whose consent opens what: tests of members that share a ledger, each holder deciding for itself.
+
+use tessera_consensus::UnixMillis;
+use tessera_consensus::kernel::Rejection;
+use tessera_federation::blind::{asks, blind};
+use tessera_federation::machine;
+use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal};
+use tessera_policy::{ConsentId, Identifier};
+
+use super::consent::{DAY_MS, granting};
+use super::testing::{A, B, C, REGULATOR, World, patient};
+use crate::archive::ingest::now_ms;
+use crate::control::wire::{ConsentCodeCall, ConsentDone, ConsentRevokeCall, IdCall};
+use crate::founding::rng;
+
+fn in_days(days: u64) -> UnixMillis {
+    UnixMillis(now_ms()).plus_ms(days * DAY_MS)
+}
+
+/// A grant to Hospital B for treatment, recorded by `recorder`.
+async fn grants(world: &World, recorder: usize, patient: &Identifier, code: Option<&str>, days: u64) -> ConsentId {
+    let member = &world.members[recorder];
+    let terms = granting(member, "hospital-b", "treatment", in_days(days)).expect("terms");
+    let consent = member.record_consent(patient.clone(), terms, code).await.expect("a consent");
+    world.commit().await;
+    consent
+}
+
+async fn code(world: &World, patient: &Identifier, purpose: &str) -> String {
+    let call = ConsentCodeCall {
+        id: patient.reveal_command_form(),
+        to_site: "hospital-b".into(),
+        purpose: purpose.into(),
+        days: 30,
+    };
+    world.members[A].patient_code(&call).await.expect("a code").code
+}
+
+async fn revokes(world: &World, at: usize, consent: &ConsentId, patient: Option<&Identifier>) -> ConsentDone {
+    let id = patient.map(Identifier::reveal_command_form);
+    let call = ConsentRevokeCall { consent: consent.to_string(), id };
+    world.while_committing(world.members[at].revoke(call)).await.expect("revoked")
+}
+
+async fn allows(world: &World, holder: usize, patient: &Identifier) -> bool {
+    world.asks(holder, patient).await.is_allowed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_link_lends_no_consent() {
+    let world = World::found().await;
+    let (asked, other) = (patient(1), patient(2));
+    grants(&world, A, &other, None, 30).await;
+    assert!(allows(&world, A, &other).await, "Hospital A's own attestation for its patient");
+    world.members[B].link(&asked, &other).await.expect("a link");
+    world.commit().await;
+    assert!(!allows(&world, A, &asked).await, "Hospital B linked its victim to a consenting patient");
+    world.members[A].link(&asked, &other).await.expect("a link");
+    world.commit().await;
+    assert!(allows(&world, A, &asked).await, "Hospital A itself knows that they are one person");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_confirms_one_grant_for_what_the_patient_agreed_to() {
+    let world = World::found().await;
+    let (shared, longer, other_purpose) = (patient(1), patient(2), patient(3));
+    let first = code(&world, &shared, "treatment").await;
+    let consent = grants(&world, B, &shared, Some(&first), 30).await;
+    assert!(allows(&world, A, &shared).await, "confirmed by the patient");
+    let second = code(&world, &shared, "treatment").await;
+    assert!(allows(&world, A, &shared).await, "a second code leaves the first one's consent alone");
+    assert!(revokes(&world, B, &consent, None).await.certified);
+    assert!(!allows(&world, A, &shared).await, "revoked");
+    grants(&world, B, &shared, Some(&first), 30).await;
+    assert!(!allows(&world, A, &shared).await, "a used code confirms nothing more");
+    grants(&world, B, &shared, Some(&second), 30).await;
+    assert!(allows(&world, A, &shared).await, "the second code is still good");
+
+    let typed = code(&world, &longer, "treatment").await;
+    grants(&world, B, &longer, Some(&typed), 3_000).await;
+    assert!(!allows(&world, A, &longer).await, "for longer than the patient agreed to");
+    let typed = code(&world, &other_purpose, "research").await;
+    grants(&world, B, &other_purpose, Some(&typed), 30).await;
+    assert!(!allows(&world, A, &other_purpose).await, "for another purpose");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_patient_takes_back_elsewhere_is_denied_everywhere() {
+    let mut world = World::found().await;
+    let shared = patient(1);
+    grants(&world, C, &shared, None, 30).await;
+    let typed = code(&world, &shared, "treatment").await;
+    let consent = grants(&world, B, &shared, Some(&typed), 30).await;
+    assert!(allows(&world, A, &shared).await && allows(&world, C, &shared).await);
+
+    let nameless = revokes(&world, A, &consent, None).await;
+    assert!(nameless.denial.is_none() && nameless.ledger_index.is_none() && !nameless.certified);
+    assert!(nameless.undone[0].contains("--id"), "{:?}", nameless.undone);
+    assert!(!allows(&world, A, &shared).await, "it bites at once where it was said");
+    world.reopen(A);
+    world.commit().await;
+    assert!(!allows(&world, A, &shared).await, "and after a restart");
+
+    let done = revokes(&world, A, &consent, Some(&shared)).await;
+    assert!(done.certified && done.denial.is_some() && !done.undone.is_empty(), "{done:?}");
+    assert!(done.recorded_at < done.effective_at_latest, "{done:?}");
+    let again = revokes(&world, A, &consent, Some(&shared)).await;
+    assert_eq!(again.denial, done.denial, "who asks twice gets the first answer");
+    // Hospital C's own grant has the same grantee and purpose; the patient's later word outranks it.
+    assert!(!allows(&world, C, &shared).await, "every holder that finds the denial refuses");
+    let shown = world.members[C].consents(IdCall { id: shared.reveal_command_form() }).await.expect("a list");
+    let denial = shown.iter().find(|shown| shown.decision == "deny").expect("the denial is listed");
+    assert_eq!((denial.recorded_by.as_str(), denial.state.as_str()), ("hospital-a", "in force"));
+    assert!(denial.effective_at_latest.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_lost_its_place_is_written_again_and_a_rejected_one_is_told() {
+    let world = World::found().await;
+    let shared = patient(1);
+    let mut consents = Vec::new();
+    for recorder in [A, B, C] {
+        let member = &world.members[recorder];
+        let terms = granting(member, "hospital-b", "treatment", in_days(30)).expect("terms");
+        consents.push(member.record_consent(shared.clone(), terms, None).await.expect("a consent"));
+    }
+    // All three take the patient's first presence; two are rejected, and one of them once more.
+    for _ in 0..3 {
+        world.commit().await;
+    }
+    let view = world.members[A].replica.view();
+    for consent in &consents {
+        assert!(machine::consent(view, consent).expect("state").is_some(), "{consent} never reached the ledger");
+    }
+    let member = &world.members[B];
+    let terms = granting(member, "hospital-b", "treatment", in_days(30)).expect("terms");
+    let consent = member.record_consent(shared.clone(), terms, None).await.expect("a consent");
+    member.consent_settled(consent, Err(Rejection::MALFORMED)).expect("settled");
+    let told = member.await_consent(consent, false).await;
+    assert!(told.is_err_and(|error| error.to_string().contains("rejected")), "never recorded");
+    let shown = member.consents(IdCall { id: shared.reveal_command_form() }).await.expect("a list");
+    assert!(shown.iter().any(|shown| shown.consent == consent.to_string() && shown.state.contains("not recorded")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_back_before_the_ledger_has_it_is_revoked_when_it_comes() {
+    let world = World::found().await;
+    let shared = patient(1);
+    let member = &world.members[A];
+    let terms = granting(member, "hospital-b", "treatment", in_days(30)).expect("terms");
+    let consent = member.record_consent(shared.clone(), terms, None).await.expect("a consent");
+    let done = revokes(&world, A, &consent, None).await;
+    assert!(done.certified && done.effective_at_latest.is_some(), "{done:?}");
+    assert!(!allows(&world, A, &shared).await);
+    assert!(revokes(&world, A, &consent, None).await.certified, "once more is no error");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_regulator_looks_nobody_up() {
+    let world = World::found().await;
+    let core = &world.members[A];
+    let ask = || {
+        let wanted = asks(&patient(1), core.this_year(), core.this_year()).remove(0);
+        blind(wanted, &mut rng()).expect("a request").0
+    };
+    let refused = core.evaluate_for(world.node(REGULATOR), &ask()).expect("an answer");
+    assert_eq!(refused, BlindAnswer::Refused(BlindRefusal::Observer));
+    let evaluated = core.evaluate_for(world.node(B), &ask()).expect("an answer");
+    assert!(matches!(evaluated, BlindAnswer::Evaluated(_)));
+    let history = world.members[REGULATOR].history("hospital:TRIAL/1").await;
+    assert!(history.is_err_and(|error| error.to_string().contains("looks no patient up")));
+}

@@ -1,0 +1,203 @@
+//! Several members in one process, without a network: what each has in its outbox becomes one batch of all replicas,
+//! certified by the core's own keys. Founded by the same functions as the commands use, on real disks.
+//! Not here: Raft, following and retrieval, which have worlds of their own.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use tessera_consensus::checkpoint::{SignedCheckpoint, cosign};
+use tessera_consensus::wire::v1::{Batch, Role, VERSION};
+use tessera_consensus::{Lane, NodeId, SiteId, UnixMillis};
+use tessera_policy::{Decision, Identifier, Purpose, UserAssertion, UserId};
+use tessera_storage::engine::Engine;
+use tessera_storage::pixels::SiteKey;
+use tessera_storage::rocks::{EngineOptions, RocksEngine};
+
+use super::Member;
+use super::holder::Question;
+use super::registrar::Registration;
+use crate::archive::ingest::now_ms;
+use crate::archive::{self, Archive, catalogue};
+use crate::cli;
+use crate::config::Config;
+use crate::founding;
+use crate::home::Home;
+
+pub const A: usize = 0;
+pub const B: usize = 1;
+pub const C: usize = 2;
+pub const REGULATOR: usize = 3;
+const NAMES: [&str; 4] = ["hospital-a", "hospital-b", "hospital-c", "regulator"];
+/// Commands taken from an outbox at a time.
+const TAKEN_MAX: usize = 128;
+
+pub struct World {
+    pub members: Vec<Arc<Member>>,
+    folder: tempfile::TempDir,
+}
+
+fn init(dir: &Path, name: &str) -> cli::Init {
+    let nowhere = "127.0.0.1:0".parse().expect("an address");
+    cli::Init {
+        dir: cli::Dir { dir: dir.to_owned() },
+        site: name.into(),
+        legal_name: name.to_uppercase(),
+        issuer: None,
+        name: None,
+        dicom: nowhere,
+        ae_title: "TESSERA".into(),
+        accept_unknown_senders: true,
+        http: nowhere,
+        peer: Vec::new(),
+        core: Some(nowhere),
+        viewer: None,
+        users_role: Some("physician".into()),
+        quiet_period_ms: 1_000,
+    }
+}
+
+fn open(dir: &Path) -> Arc<Member> {
+    let home = Home::new(dir);
+    let config = Config::read(&home.config()).expect("a configuration");
+    let secrets = home.load_secrets().expect("keys");
+    let (own, genesis) = founding::installed(&home).expect("a federation");
+    std::fs::create_dir_all(home.database()).expect("a writable folder");
+    let engine: Arc<dyn Engine> =
+        Arc::new(RocksEngine::open(&home.database(), &archive::TABLES, EngineOptions::default()).expect("a database"));
+    let key = SiteKey::new(*secrets.site);
+    let archive = Archive::open(engine, &home.pixels(), key, config.clone()).expect("an archive");
+    let member = Member::open(home, config, secrets, &own, genesis, archive).expect("a member");
+    member.advanced();
+    member
+}
+
+impl World {
+    /// Three core hospitals and a regulator.
+    pub async fn found() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = |name: &str| folder.path().join(name);
+        let genesis = dir("genesis");
+        let mut tickets = Vec::new();
+        for name in NAMES {
+            founding::init(init(&dir(name), name)).expect("a node");
+            let role = if name == NAMES[REGULATOR] { cli::RoleName::Observer } else { cli::RoleName::Core };
+            let out = dir(&format!("{name}.ticket"));
+            founding::ticket(cli::Ticket { dir: cli::Dir { dir: dir(name) }, role, out: out.clone() })
+                .expect("a ticket");
+            tickets.push(out);
+        }
+        let found = cli::Found { name: "Trial".into(), out: genesis.clone(), freshness_limit_ms: 600_000, tickets };
+        founding::found(found).expect("a federation");
+        for name in NAMES {
+            let join = cli::Join { dir: cli::Dir { dir: dir(name) }, genesis: genesis.clone() };
+            founding::join(join).expect("it joins");
+        }
+        let world = Self { members: NAMES.map(|name| open(&dir(name))).into(), folder };
+        world.commit().await;
+        world
+    }
+
+    /// Stops a member and opens its directory again, as after a crash.
+    pub fn reopen(&mut self, index: usize) {
+        let old = self.members.remove(index);
+        assert_eq!(Arc::strong_count(&old), 1, "nobody else holds the member");
+        drop(old);
+        self.members.insert(index, open(&self.folder.path().join(NAMES[index])));
+    }
+
+    /// One batch with all that waits, applied and certified everywhere; each outbox is told.
+    pub async fn commit(&self) {
+        let mut submissions = Vec::new();
+        for member in &self.members {
+            let ticket = member.archive.engine().submit(tessera_storage::engine::Batch::new()).expect("a ticket");
+            member.durable(ticket).await.expect("a working disk");
+            for lane in Lane::ALL {
+                submissions.extend(member.outbox.pending(lane, TAKEN_MAX).expect("commands"));
+            }
+        }
+        let federation = self.members[A].replica.federation();
+        let batch = Batch {
+            version: VERSION,
+            previous: *federation.hash(),
+            time: UnixMillis(now_ms()),
+            proposer: self.members[A].node,
+            submissions,
+        };
+        for member in &self.members {
+            member.replica.apply_batch(&batch, tessera_storage::engine::Batch::new()).expect("it applies");
+        }
+        for member in &self.members {
+            self.certify(member);
+            loop {
+                let settled = member.outbox.settle(&member.replica).expect("settled");
+                if settled.is_empty() {
+                    break;
+                }
+                member.settled(settled).await.expect("settled");
+            }
+            member.write_consents_again().await.expect("written again");
+        }
+    }
+
+    fn certify(&self, member: &Member) {
+        let checkpoint = member.replica.checkpoint().expect("a checkpoint");
+        let core = self.members.iter().filter(|member| member.role == Role::Core);
+        let signatures = core.map(|signer| {
+            let name = signer.config.name.parse().expect("a signer's name");
+            cosign(&checkpoint, &name, &signer.secrets.checkpoint, now_ms() / 1000)
+        });
+        let signed = SignedCheckpoint::new(checkpoint, signatures.collect()).expect("a note");
+        let core = member.replica.core().expect("a core");
+        let certificate = signed.verify(&core, member.replica.federation()).expect("a certificate");
+        member.replica.certified(certificate).expect("it is taken");
+        member.advanced();
+    }
+
+    /// Commits again and again while `work` waits for the ledger.
+    pub async fn while_committing<T>(&self, work: impl Future<Output = T>) -> T {
+        futures::pin_mut!(work);
+        loop {
+            if let std::task::Poll::Ready(done) = futures::poll!(&mut work) {
+                return done;
+            }
+            self.commit().await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What `holder` says to Hospital B's physician who asks for a study of `patient`.
+    pub async fn asks(&self, holder: usize, patient: &Identifier) -> Decision {
+        let b = &self.members[B];
+        let user = UserId::parse("li.wei").expect("a user");
+        let user = UserAssertion::new(policy_site(B), user, tessera_policy::Role::Physician, None);
+        let site = self.members[holder].config.default_site().id.clone();
+        let registration = Registration {
+            study: "1.2.3".into(),
+            site,
+            patient: catalogue::LocalPatient { issuer: "A".into(), patient_id: "1".into() },
+            identifier: patient.clone(),
+            record: tessera_federation::RecordId::from_bytes([1; 16]),
+            revision: 1,
+            tag: tessera_federation::wire::v1::Tag::from_parts(
+                tessera_federation::wire::v1::TagAlgorithm::KeyedBlake3,
+                [1; 32],
+            ),
+        };
+        let requester = b.config.default_site().id.clone();
+        let question = Question { user, requester, purpose: Purpose::Treatment, registration };
+        self.members[holder].decide(&question).await.expect("a decision")
+    }
+
+    pub fn node(&self, index: usize) -> NodeId {
+        self.members[index].node
+    }
+}
+
+pub fn policy_site(index: usize) -> tessera_policy::SiteId {
+    tessera_federation::policy_site(&NAMES[index].parse::<SiteId>().expect("a site"))
+}
+
+pub fn patient(number: u32) -> Identifier {
+    Identifier::parse(&format!("hospital:TRIAL/{number}")).expect("an identifier")
+}
