@@ -134,7 +134,9 @@ impl World {
                 if settled.is_empty() {
                     break;
                 }
-                member.settled(settled).await.expect("settled");
+                for command in &settled {
+                    member.settled(command).await.expect("settled");
+                }
             }
             member.write_consents_again().await.expect("written again");
         }
