@@ -185,6 +185,10 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
             study.site_name,
             study.study_uid
         );
+        // Known where images are here; of what is elsewhere the ledger tells neither.
+        if study.here || study.copy_here {
+            println!("           {}  {}", study.patient_name, study.description);
+        }
     }
     done.missing.iter().for_each(|missing| println!("missing: {missing}"));
     Ok(())

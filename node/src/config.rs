@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tessera_consensus::SiteId;
 
+use crate::dicom::charset::CharacterSets;
+
 /// Why a configuration was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -68,6 +70,8 @@ pub struct DicomConfig {
     /// Associations at one time; the next is rejected as "local limit exceeded".
     pub associations_max: usize,
     /// Devices whose images are indexed. What others send is kept, quarantined, never indexed.
+    // An empty list is not written: `sender = []` would stand in the way of the tables that operators append.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sender: Vec<SenderConfig>,
     /// Index what anybody sends: for trials only.
     pub accept_unknown_senders: bool,
@@ -196,6 +200,11 @@ impl Config {
         if !self.people.role.as_ref().is_none_or(role_known) {
             return invalid("people.role", "no role; physician, radiologist, technologist, nurse, ...");
         }
+        for sender in &self.dicom.sender {
+            if let Some(Err(why)) = sender.character_set.as_deref().map(character_set) {
+                return invalid("dicom.sender.character_set", &format!("of {}: {why}", sender.ae_title));
+            }
+        }
         if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
             return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");
         }
@@ -215,11 +224,23 @@ impl Config {
     }
 }
 
+/// The sets that a sender's setting names. An empty word would mean ASCII, which no setting is needed for.
+pub fn character_set(setting: &str) -> Result<CharacterSets, String> {
+    if setting.trim().is_empty() {
+        return Err("it is empty; leave the line out where the device's own declaration is right".into());
+    }
+    CharacterSets::parse(setting).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINIMAL: &str = "name = 'a'\n[[site]]\nid = 'county-a'\nlegal_name = 'County A'\nissuer = 'CA'\n";
+
+    fn sender(character_set: &str) -> String {
+        format!("[[dicom.sender]]\nae_title = 'CT1'\naddress = '10.0.0.5'\ncharacter_set = '{character_set}'\n")
+    }
 
     fn parse(text: &str) -> Result<(), String> {
         let config: Config = toml::from_str(text).map_err(|error| error.message().to_owned())?;
@@ -235,6 +256,10 @@ mod tests {
             (format!("{MINIMAL}[archive]\nquiet_period_ms = 1\n"), Some("quiet_period_ms")),
             (format!("{MINIMAL}[people]\nrole = 'doctor'\n"), Some("people.role")),
             (format!("{MINIMAL}[people]\nrole = 'radiologist'\n"), None),
+            (format!("{MINIMAL}{}", sender("GB18030")), None),
+            (format!("{MINIMAL}{}", sender(r"\ISO 2022 IR 58")), None),
+            (format!("{MINIMAL}{}", sender("GB18O30")), Some("dicom.sender.character_set: of CT1: 'GB18O30' is no")),
+            (format!("{MINIMAL}{}", sender(" ")), Some("of CT1: it is empty")),
             (MINIMAL.replace("county-a", "County A"), Some("site of 2 to 32")),
             (MINIMAL.replace("issuer = 'CA'", "issuer = ''"), Some("issuer")),
         ];
@@ -252,5 +277,8 @@ mod tests {
         let config: Config = toml::from_str(MINIMAL).expect("minimal");
         let again: Config = toml::from_str(&config.to_toml()).expect("printed");
         assert_eq!(again.to_toml(), config.to_toml());
+        let appended = format!("{}\n{}", config.to_toml(), sender("GBK"));
+        let appended: Config = toml::from_str(&appended).expect("what operators append to what was written");
+        assert_eq!(appended.dicom.sender.len(), 1);
     }
 }

@@ -4,6 +4,7 @@
 //! `o<sop>` current object · `v<sop>\0<hash>` variant · `q<received><hash>` quarantined · `s<study>` study ·
 //! `r<study>\0<series>` series · `i<study>\0<series>\0<sop>` object of a study · `p<issuer>\0<id>\0<study>` study of a
 //! local patient · `d<date><study>` study by date · `w<study>` study in reception · `x<receipt>` received, not filed yet ·
+//! `f<sender>\0<note>` text that belies its character set (see [`super::flags`]) ·
 //! `n` totals.
 //! Values are canonical postcard behind a version byte.
 //!
@@ -208,7 +209,7 @@ impl Quarantine {
     }
 }
 
-fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(&parts.join(&0));
     key
@@ -222,7 +223,7 @@ fn study_key(study: &str) -> Vec<u8> {
     key(b's', &[study.as_bytes()])
 }
 
-fn store<T: Serialize>(batch: &mut Batch, key: Vec<u8>, value: &T) {
+pub(super) fn store<T: Serialize>(batch: &mut Batch, key: Vec<u8>, value: &T) {
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(&encode(value));
     batch.put(CATALOGUE, key, bytes);
@@ -250,11 +251,11 @@ fn load<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogueErr
     decode("catalogue record", value, RECORD_BYTES_MAX).map_err(|_| CatalogueError::Damaged)
 }
 
-fn read<T: Serialize + DeserializeOwned>(view: &dyn View, key: &[u8]) -> Result<Option<T>, CatalogueError> {
+pub(super) fn read<T: Serialize + DeserializeOwned>(view: &dyn View, key: &[u8]) -> Result<Option<T>, CatalogueError> {
     view.get(CATALOGUE, key)?.map(|bytes| load(&bytes)).transpose()
 }
 
-fn read_all<T: Serialize + DeserializeOwned>(
+pub(super) fn read_all<T: Serialize + DeserializeOwned>(
     view: &dyn View,
     prefix: &[u8],
     limit: usize,

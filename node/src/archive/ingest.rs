@@ -13,7 +13,7 @@ use tessera_storage::engine::Batch;
 use tessera_storage::pixels::{ObjectHash, Receipt as PackReceipt, ReceiptId, StoreError};
 
 use super::catalogue::{self, CATALOGUE, ObjectRecord, Receipt, Standing};
-use super::{Archive, ArchiveError, describe};
+use super::{Archive, ArchiveError, describe, flags};
 use crate::config::SenderConfig;
 use crate::dicom::charset::{CharacterSets, CharsetPolicy};
 use crate::dicom::dataset::DataSetError;
@@ -221,6 +221,9 @@ impl Archive {
         let _writing = self.writing();
         let standing = catalogue::standing(&*self.engine, record)?;
         catalogue::record(&*self.engine, record, &standing, &mut batch)?;
+        if standing == Standing::New {
+            flags::note(&*self.engine, record, &mut batch)?;
+        }
         self.engine.submit(batch)?;
         self.changed.notify_one();
         Ok(standing)
@@ -291,7 +294,7 @@ fn check(what: &'static str, announced: &Uid, data_set: &Uid) -> Result<(), Inge
     Err(IngestError::Mismatch { what, announced, data_set })
 }
 
-/// The operator's setting for a sender. `validate` has checked the word.
+/// The operator's setting for a sender, as the configuration's `validate` let it pass.
 pub fn charset_policy(setting: Option<&str>) -> CharsetPolicy {
     match setting.and_then(|text| CharacterSets::parse(text).ok()) {
         Some(sets) => CharsetPolicy::Always(sets),

@@ -5,11 +5,13 @@
 //!
 //! - [`catalogue`]: the records and their keys
 //! - [`describe`]: from a data set to the catalogue's words
+//! - [`flags`]: senders whose text belies their character set
 //! - [`ingest`]: what happens to one received object, and the recovery after a crash
 //! - [`sink`], [`import`]: the doors
 
 pub mod catalogue;
 pub mod describe;
+pub mod flags;
 pub mod import;
 pub mod ingest;
 pub mod sink;

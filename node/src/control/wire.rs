@@ -111,6 +111,11 @@ pub struct HistoryStudy {
     pub copy_here: bool,
     pub certified: bool,
     pub record: String,
+    /// As the images that are here have them; empty when none are: the ledger holds neither.
+    #[serde(default)]
+    pub patient_name: String,
+    #[serde(default)]
+    pub description: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Mutex as Turn, Semaphore};
 
 use super::error::HttpError;
-use super::{Service, blocking};
+use super::{HolderRefused, Service, blocking};
 use crate::archive::catalogue;
 use crate::control::wire::{FetchCall, FetchDone};
 
@@ -71,14 +71,14 @@ impl Service {
             user: cause.user.clone(),
             to: None,
         };
-        self.federated.fetch(call).await.map(Some).map_err(|error| outcome(&format!("{error:#}")))
+        self.federated.fetch(call).await.map(Some).map_err(outcome)
     }
 }
 
-/// A refusal is the holder's decision and no failure: it is told apart by its word.
-fn outcome(text: &str) -> HttpError {
-    if text.contains("refused") {
-        return HttpError::Refused(text.to_owned());
+/// A refusal is the holder's decision and no failure.
+fn outcome(error: anyhow::Error) -> HttpError {
+    match error.downcast::<HolderRefused>() {
+        Ok(refused) => HttpError::Refused(refused.to_string()),
+        Err(error) => HttpError::Elsewhere(format!("the study could not be fetched: {error:#}")),
     }
-    HttpError::Elsewhere(format!("the study could not be fetched: {text}"))
 }

@@ -31,12 +31,17 @@ use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, Statu
 pub trait Federated: Send + Sync + 'static {
     /// A patient's examinations at all sites, by the local replica.
     fn history(&self, call: HistoryCall) -> BoxFuture<'_, anyhow::Result<HistoryDone>>;
-    /// Brings a study of another site into this archive. The holder's refusal is an error whose text has the word
-    /// "refused" and the reasons.
+    /// Brings a study of another site into this archive. The holder's decision against it is [`HolderRefused`]; every
+    /// other error is a failure of ours, of the holder's node or of the line.
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>>;
     /// What this node is and does.
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>>;
 }
+
+/// The holder of a study decided against showing it: its name and its reasons.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HolderRefused(pub String);
 
 /// What the handlers share.
 struct Service {

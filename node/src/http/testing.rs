@@ -26,13 +26,18 @@ const CONFIG: &str =
     "name = 'a'\n[[site]]\nid = 'county-a'\nlegal_name = '甲县医院'\nissuer = 'CA'\n[dicom]\nae_title = 'TESSERA_A'\n";
 const BODY_BYTES_MAX: usize = 16 << 20;
 
+/// What the holder of a study says when its rules are against it.
+pub fn no_consent() -> anyhow::Error {
+    super::HolderRefused("refused by county-b: no consent is in force".into()).into()
+}
+
 /// Answers what it was told, and remembers what it was asked.
 #[derive(Default)]
 pub struct Told {
     pub history: Mutex<HistoryDone>,
     pub asked: Mutex<Vec<String>>,
     /// The refusal or failure of every fetch; `None`: the object below arrives.
-    pub fetch_error: Mutex<Option<String>>,
+    pub fetch_error: Mutex<Option<fn() -> anyhow::Error>>,
     pub arrives: Mutex<Option<(Arc<Archive>, String, Bytes)>>,
 }
 
@@ -45,11 +50,11 @@ impl Federated for Told {
 
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>> {
         self.asked.lock().expect("a lock").push(format!("{} {} {} {}", call.study, call.id, call.purpose, call.user));
-        let error = self.fetch_error.lock().expect("a lock").clone();
+        let error = *self.fetch_error.lock().expect("a lock");
         let arrives = self.arrives.lock().expect("a lock").clone();
         async move {
             if let Some(error) = error {
-                anyhow::bail!(error);
+                return Err(error());
             }
             if let Some((archive, syntax, data_set)) = arrives {
                 let origin = Origin::Fetched { site: "county-b".into() };

@@ -88,8 +88,12 @@ impl Member {
                 shown.body_region = open.body_region.to_string();
                 shown.objects = open.objects;
                 shown.state = open.state.to_string();
-                let copy = catalogue::study(&**self.archive.engine(), &shown.study_uid)?;
-                shown.copy_here = !here && copy.is_some();
+                let local = catalogue::study(&**self.archive.engine(), &shown.study_uid)?;
+                shown.copy_here = !here && local.is_some();
+                if let Some(local) = local {
+                    shown.patient_name = local.description.patient_name;
+                    shown.description = local.description.study_description;
+                }
             }
             done.studies.push(shown);
         }

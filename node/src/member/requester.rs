@@ -34,6 +34,7 @@ use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, Progress};
 use crate::dicom::identifiers::Uid;
 use crate::dicom::part10::file_head;
+use crate::http::HolderRefused;
 
 /// Attempts while the line breaks; what has arrived stays.
 const ATTEMPTS: u32 = 5;
@@ -64,7 +65,9 @@ impl Member {
         self.intent(&call, &found, &holder)?;
         let summary = match fetch_through(self.peers()?.net(), ATTEMPTS, next).await {
             Ok(summary) => summary,
-            Err(Failure::Refused(signed)) => bail!("refused by {}: {}", self.site_name(&site)?, signed.refusal),
+            Err(Failure::Refused(signed)) => {
+                bail!(HolderRefused(format!("refused by {}: {}", self.site_name(&site)?, signed.refusal)))
+            }
             Err(failure) => bail!("{failure}"),
         };
         ensure!(summary.missing.is_empty(), "the holder could not send {} objects", summary.missing.len());

@@ -8,6 +8,8 @@ use tessera_federation::wire::v1;
 
 use super::{Member, locked};
 use crate::archive::catalogue::{self, Totals};
+use crate::archive::flags;
+use crate::archive::ingest::now_ms;
 use crate::control::wire::{PeerShown, StatusDone};
 
 /// Studies in reception that are counted.
@@ -72,6 +74,7 @@ impl Member {
         if unreadable > 0 {
             warnings.push(format!("the statistics of {unreadable} records can't be read, and are not in the volumes"));
         }
+        warnings.extend(flags::warnings(&**self.archive.engine(), &self.config.dicom, now_ms())?);
         if !caught_up {
             warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());
         } else if let Some(age_ms) = age_ms.filter(|age_ms| *age_ms > CERTIFICATE_LATE_MS) {

@@ -227,11 +227,27 @@ fn latest_row(study: &StudyRecord) -> String {
         escape(&name(&d.patient_name)),
         escape(&d.patient_id),
         escape(&study.modalities.iter().cloned().collect::<Vec<_>>().join(", ")),
-        escape(&d.study_description),
+        described(&d.study_description, &d.character_set_note),
         count(study.objects.into()),
         escape(&state),
         view_link(&d.study)
     )
+}
+
+/// Description and name as the images that are here have them: a second look at whether it is this person's.
+fn described_here(study: &HistoryStudy) -> String {
+    let name = escape(&name(&study.patient_name));
+    format!("{} <span class=\"under\">{name}</span>", escape(&study.description))
+}
+
+/// A description, and a mark where it was not read as its sender declared it.
+fn described(text: &str, character_set_note: &str) -> String {
+    let text = escape(text);
+    if character_set_note.is_empty() {
+        return text;
+    }
+    let note = escape(character_set_note);
+    format!("{text} <span class=\"flag\" title=\"Character set: {note}\">characters: {note}</span>")
 }
 
 fn view_link(study: &str) -> String {
@@ -269,7 +285,7 @@ fn history_table(studies: &[HistoryStudy], objects_here: &BTreeMap<String, u32>)
     let rows: String =
         sorted.into_iter().map(|study| history_row(study, objects_here.get(&study.study_uid).copied())).collect();
     format!(
-        "<div class=\"scroll\"><table><thead><tr><th>Date</th><th>Modality</th><th>Region</th><th>Hospital</th>\
+        "<div class=\"scroll\"><table><thead><tr><th>Date</th><th>Modality</th><th>Region</th><th>Description</th><th>Hospital</th>\
          <th class=\"number\">Images</th><th>State</th><th>Where</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
@@ -289,11 +305,12 @@ fn history_row(study: &HistoryStudy, objects_here: Option<u32>) -> String {
     };
     let certified = if study.certified { "" } else { ", not yet certified" };
     format!(
-        "<tr><td class=\"nowrap\">{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td>\
+        "<tr><td class=\"nowrap\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td>{}</td>\
          <td class=\"nowrap\"><span class=\"dot {dot}\"></span>{place}</td><td class=\"action\">{action}</td></tr>",
         escape(&date(&study.study_date)),
         escape(&study.modalities.join(", ")),
         escape(&study.body_region),
+        described_here(study),
         escape(&study.site_name),
         count(study.objects.into()),
         escape(&format!("{}, version {}{certified}", study.state, study.revision))

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use crate::control::wire::{HistoryDone, HistoryStudy};
-use crate::http::testing::{Sample, Web};
+use crate::http::testing::{Sample, Web, no_consent};
 
 const JSON: &str = "application/json";
 
@@ -55,7 +55,7 @@ async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
 #[tokio::test]
 async fn a_refusal_is_told_in_its_own_words() {
     let web = Web::new();
-    *web.told.fetch_error.lock().expect("a lock") = Some("refused by county-b: no consent is in force".into());
+    *web.told.fetch_error.lock().expect("a lock") = Some(no_consent);
     let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"li.wei"}"#;
     let answer = web.post("/console/fetch", JSON, body).await.json();
     assert_eq!(answer["opened"], false);

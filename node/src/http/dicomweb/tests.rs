@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::control::wire::{HistoryDone, HistoryStudy};
 use crate::dicom::part10::Part10;
 use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
-use crate::http::testing::{Sample, Web};
+use crate::http::testing::{Sample, Web, no_consent};
 
 const GB18030_NAME: &[u8] = b"\xcd\xf5^\xd0\xa1\xb6\xab";
 const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
@@ -292,7 +292,7 @@ async fn a_patient_has_one_list_of_all_sites() {
 #[tokio::test]
 async fn a_study_elsewhere_is_fetched_or_refused() {
     let web = Web::new();
-    *web.told.fetch_error.lock().expect("a lock") = Some("refused by county-b: no consent is in force".into());
+    *web.told.fetch_error.lock().expect("a lock") = Some(no_consent);
     let nameless = web.get("/dicom-web/studies/1.2.3?patient=resident:110105&purpose=treatment", &[]).await;
     assert_eq!(nameless.status, StatusCode::NOT_FOUND);
     assert!(nameless.text().contains("in whose name") && web.told.asked.lock().expect("a lock").is_empty());
@@ -300,7 +300,7 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     let refused = web.get(path, &[]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(refused.text().contains("no consent is in force"));
-    *web.told.fetch_error.lock().expect("a lock") = Some("county-b does not answer".into());
+    *web.told.fetch_error.lock().expect("a lock") = Some(|| anyhow::anyhow!("connection refused"));
     assert_eq!(web.get(path, &[]).await.status, StatusCode::BAD_GATEWAY);
 
     *web.told.fetch_error.lock().expect("a lock") = None;
