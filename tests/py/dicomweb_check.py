@@ -1,8 +1,8 @@
 """Asks a DICOMweb server as users' programs do (dicomweb-client), and prints what came back as JSON.
 
   studies   QIDO-RS: the studies that match the filters, one JSON object a line, keyword -> values
-  series    the series of a study, instances: its instances
-  metadata  WADO-RS metadata of a study, one object a line
+  series    the series of studies, instances: their instances
+  metadata  WADO-RS metadata of studies, one object a line
   retrieve  WADO-RS of a study; every part is written to --to as it came, one JSON object for each file
   frames    WADO-RS frames of one instance: lengths and SHA-256
 
@@ -78,8 +78,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("studies").add_argument("filters", nargs="*")
     for name in ("series", "instances", "metadata"):
-        command = commands.add_parser(name)
-        command.add_argument("study")
+        commands.add_parser(name).add_argument("study", nargs="+")
     command = commands.add_parser("retrieve")
     command.add_argument("study")
     command.add_argument("--to", type=Path, required=True)
@@ -97,11 +96,14 @@ def main():
             case "studies":
                 show(client.search_for_studies(search_filters=filters(arguments.filters), get_remaining=False))
             case "series":
-                show(client.search_for_series(arguments.study))
+                for study in arguments.study:
+                    show(client.search_for_series(study))
             case "instances":
-                show(client.search_for_instances(arguments.study))
+                for study in arguments.study:
+                    show(client.search_for_instances(study))
             case "metadata":
-                show(client.retrieve_study_metadata(arguments.study))
+                for study in arguments.study:
+                    show(client.retrieve_study_metadata(study))
             case "retrieve":
                 retrieve(session, arguments.url, arguments.study, arguments.to)
             case "frames":

@@ -2,7 +2,7 @@
 
 Each file's right reading is printed as one JSON object a line: file, character_set (as the file declares it), name,
 description, patient_id, study, override (the character set that its bytes are in, where the file declares a wrong
-one). The persons are invented from the word for "test" and the ten heavenly stems; no file describes anybody.
+one). The series description repeats the study's. The persons are invented from the word for "test" and the ten heavenly stems; no file describes anybody.
 """
 
 import json
@@ -31,6 +31,11 @@ def iso2022_13_87(text):
     return katakana.encode("shift_jis") + equals.encode() + rest.encode("iso2022_jp").replace(b"\x1b(B", b"\x1b(J")
 
 
+def iso2022_149(text):
+    """KS X 1001 in G1, designated anew wherever a delimiter has reset it (PS3.5 annex I)."""
+    return re.sub(r"[^\x00-\x7f]+", lambda run: "\x1b$)C" + run[0], text).encode("euc_kr")
+
+
 def codec(name):
     return lambda text: text.encode(name)
 
@@ -43,20 +48,28 @@ CASES = [
     ("gbk", "GBK", codec("gbk"), None, "测试^丙", "头颅平扫"),
     # GBK allows a backslash and a caret as second bytes, which split a value read bytewise.
     ("gbk-second-bytes", "GBK", codec("gbk"), None, "测试^誠", "頭部診斷"),
-    ("gbk-as-latin1", "ISO_IR 100", codec("gbk"), "GBK", "测试^丁", "颈椎正侧位"),
-    ("gbk-undeclared", None, codec("gbk"), "GBK", "测试^戊", "双膝关节"),
     ("utf8", "ISO_IR 192", codec("utf-8"), None, "测试^己", "冠状动脉造影"),
     ("utf8-three-groups", "ISO_IR 192", codec("utf-8"), None, "CeShi^Geng=测试^庚=", "肝脏超声"),
     ("iso2022-58", ["", "ISO 2022 IR 58"], iso2022_58, None, "CeShi^Xin=测试^辛=", "骨盆正位"),
     ("iso2022-87", ["", "ISO 2022 IR 87"], iso2022_87, None, "Tesuto^Ichi=試験^一=しけん^いち", "胸部単純撮影"),
     ("iso2022-13-87", ["ISO_IR 13", "ISO 2022 IR 87"], iso2022_13_87, None, "ﾃｽﾄ^ﾆ=試験^二=しけん^に", "頭部単純"),
+    ("iso2022-149", ["", "ISO 2022 IR 149"], iso2022_149, None, "SiHeom^Il=시험^일=", "흉부 촬영"),
     ("latin1", "ISO_IR 100", codec("latin-1"), None, "Prüfung^Übung", "Thorax a.p. zwölf"),
     # Not wrong, and not to be "corrected" to Chinese.
     ("latin1-not-gbk", "ISO_IR 100", codec("latin-1"), None, "Ñandú^Señor", "Año"),
+    # Their labels are wrong, and their bytes tell it.
+    ("gbk-as-latin1", "ISO_IR 100", codec("gbk"), "GBK", "测试^丁", "颈椎正侧位"),
+    ("gbk-undeclared", None, codec("gbk"), "GBK", "测试^戊", "双膝关节"),
+    ("gbk-as-utf8", "ISO_IR 192", codec("gbk"), "GBK", "测试^子", "腰椎间盘"),
+    ("gbk-as-gb2312", "GB2312", codec("gbk"), None, "测试^丑", "胸部正位"),
+    ("utf8-as-latin1", "ISO_IR 100", codec("utf-8"), "ISO_IR 192", "测试^寅", "脑血管造影"),
+    ("utf8-as-gb18030", "GB18030", codec("utf-8"), "ISO_IR 192", "测试^卯", "甲状腺超声"),
+    # Bytes that Windows' Latin letters have too, rare in Chinese: only who knows the device can tell.
+    ("gbk-rare-as-latin1", "ISO_IR 100", codec("gbk"), "GBK", "囍^囍", "囍囍"),
 ]
 
 
-def dataset(name, number, character_set, person, description):
+def dataset(name, number, character_set, person, description, series_description):
     instance = generate_uid(entropy_srcs=["tessera character sets", name])
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -71,6 +84,7 @@ def dataset(name, number, character_set, person, description):
     image.SeriesInstanceUID = generate_uid(entropy_srcs=["tessera character sets", name, "series"])
     image.PatientName = person
     image.StudyDescription = description
+    image.SeriesDescription = series_description
     image.PatientID = f"CHARSET-{number}"
     image.PatientBirthDate = "19000101"
     image.PatientSex = "O"
@@ -96,7 +110,7 @@ def write(path, name, number, character_set, encode, texts):
     (without the escape sequences of ISO 2022 IR 58) and others not at all (bytes that belie their label)."""
     encoded = [encode(text) for text in texts]
     encoded = [value + b" " * (len(value) % 2) for value in encoded]
-    stand_ins = [letter * len(value) for letter, value in zip("QZ", encoded)]
+    stand_ins = [letter * len(value) for letter, value in zip("QZX", encoded)]
     image = dataset(name, number, character_set, *stand_ins)
     image.save_as(path, enforce_file_format=True)
     content = path.read_bytes()
@@ -114,8 +128,9 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for number, (name, character_set, encode, override, person, description) in enumerate(CASES, start=1):
         path = folder / f"{name}.dcm"
-        image = write(path, name, number, character_set, encode, [person, description])
+        image = write(path, name, number, character_set, encode, [person, description, description])
         report = {
+            "case": name,
             "file": str(path),
             "character_set": character_set,
             "override": override,

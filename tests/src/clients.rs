@@ -50,7 +50,7 @@ pub fn tests_folder() -> &'static Path {
 }
 
 /// Where bootstrap puts what it installs.
-pub(crate) fn cache_folder() -> PathBuf {
+pub fn cache_folder() -> PathBuf {
     match (std::env::var_os("TESSERA_CACHE"), std::env::var_os("HOME")) {
         (Some(folder), _) => PathBuf::from(folder),
         (None, Some(home)) => PathBuf::from(home).join(".cache/tessera"),

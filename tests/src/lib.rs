@@ -15,7 +15,7 @@ mod program;
 mod scratch;
 mod wait;
 
-pub use clients::{dcmtk, page, python, python_program, tests_folder};
+pub use clients::{cache_folder, dcmtk, page, python, python_program, tests_folder};
 pub use federation::{
     A, ALLIANCE, B, C, D, Examination, Federation, Person, Phantom, REGULATOR, join_all, study_entries, ticket,
 };

@@ -52,6 +52,10 @@ fn pydicom_reads_as_gbk(file: &str) -> Vec<String> {
     pydicom_reads_with(&["--really", "gbk", file])
 }
 
+fn pydicom_reads_as_utf8(file: &str) -> Vec<String> {
+    pydicom_reads_with(&["--really", "utf-8", file])
+}
+
 fn pydicom_reads_with(arguments: &[&str]) -> Vec<String> {
     let read = &python("read_texts.py", arguments).success().json_lines()[0];
     ["name", "description"].map(|key| read[key].as_str().expect("text").to_string()).to_vec()
@@ -62,20 +66,26 @@ fn generated_files_declare_the_character_sets_that_they_use() {
     let scratch = Scratch::new();
     let files = python("make_charsets.py", &[scratch.path()]).success().json_lines();
     // Each by a reader that knows the set, and that is not the one that wrote it.
-    let table: [(&str, Reader); 13] = [
+    let table: [(&str, Reader); 19] = [
         ("gb18030", dcmtk_reads),
         ("gb18030-four-bytes", dcmtk_reads),
         ("gbk", dcmtk_reads),
         ("gbk-second-bytes", dcmtk_reads),
-        ("gbk-as-latin1", pydicom_reads_as_gbk),
-        ("gbk-undeclared", pydicom_reads_as_gbk),
         ("utf8", dcmtk_reads),
         ("utf8-three-groups", dcmtk_reads),
         ("iso2022-58", dcmtk_reads),
         ("iso2022-87", pydicom_reads),
         ("iso2022-13-87", pydicom_reads),
+        ("iso2022-149", dcmtk_reads),
         ("latin1", dcmtk_reads),
         ("latin1-not-gbk", dcmtk_reads),
+        ("gbk-as-latin1", pydicom_reads_as_gbk),
+        ("gbk-undeclared", pydicom_reads_as_gbk),
+        ("gbk-as-utf8", pydicom_reads_as_gbk),
+        ("gbk-as-gb2312", pydicom_reads_as_gbk),
+        ("utf8-as-latin1", pydicom_reads_as_utf8),
+        ("utf8-as-gb18030", pydicom_reads_as_utf8),
+        ("gbk-rare-as-latin1", pydicom_reads_as_gbk),
     ];
     assert_eq!(files.len(), table.len());
     for (file, (name, read)) in files.iter().zip(table) {
