@@ -90,7 +90,7 @@ mod tests {
             fetched_from: None,
         };
         let description = Description { character_set_note: note.into(), ..Default::default() };
-        ObjectRecord { description, receipt, hash: [0; 32], size: 0 }
+        ObjectRecord { description, receipt, hash: [0; 32], size: 0, is_damaged: false }
     }
 
     #[test]
