@@ -2,7 +2,8 @@
 //! between the two is short and the writer waits.
 //!
 //! A failure in the middle breaks the connection: without length or closing boundary the client sees that the
-//! answer is not whole. The number of transfers is bounded; who comes later waits a little, then hears so.
+//! answer is not whole. The number of transfers is bounded; who comes later waits a little, then hears so. A client
+//! that takes nothing for [`CLIENT_WAIT`] loses its place, so that no number of idle connections can hold them all.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,7 +11,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use futures::future::ready;
+use futures::stream::{self, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::HttpError;
@@ -23,12 +28,17 @@ const QUEUE_CHUNKS: usize = 3;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How long a request waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(20);
+/// How long a client may take nothing of what waits for it.
+const CLIENT_WAIT: Duration = Duration::from_secs(60);
 
-pub struct Streams(Arc<Semaphore>);
+pub struct Streams {
+    places: Arc<Semaphore>,
+    client_wait: Duration,
+}
 
 impl Default for Streams {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(STREAMS_MAX)))
+        Self::new(STREAMS_MAX, CLIENT_WAIT)
     }
 }
 
@@ -37,6 +47,8 @@ impl Default for Streams {
 pub enum StreamError {
     #[error("the client went away")]
     Gone,
+    #[error("the client took nothing for {} s", .0.as_secs())]
+    Idle(Duration),
     #[error("{0}")]
     Source(String),
 }
@@ -50,6 +62,7 @@ impl StreamError {
 /// Where a writer puts its bytes.
 pub struct Sink {
     chunks: mpsc::Sender<io::Result<Bytes>>,
+    client_wait: Duration,
 }
 
 impl Sink {
@@ -58,7 +71,20 @@ impl Sink {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.chunks.blocking_send(Ok(bytes)).map_err(|_| StreamError::Gone)
+        match self.chunks.try_send(Ok(bytes)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(StreamError::Gone),
+            Err(TrySendError::Full(chunk)) => self.send_when_there_is_room(chunk),
+        }
+    }
+
+    fn send_when_there_is_room(&self, chunk: io::Result<Bytes>) -> Result<(), StreamError> {
+        let sending = self.chunks.send_timeout(chunk, self.client_wait);
+        // Writers run on blocking threads, where waiting so is allowed.
+        Handle::current().block_on(sending).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => StreamError::Idle(self.client_wait),
+            SendTimeoutError::Closed(_) => StreamError::Gone,
+        })
     }
 
     /// All `length` bytes of a reader, chunk by chunk.
@@ -75,8 +101,12 @@ impl Sink {
 }
 
 impl Streams {
+    fn new(places: usize, client_wait: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), client_wait }
+    }
+
     pub async fn turn(&self) -> Result<OwnedSemaphorePermit, HttpError> {
-        let turn = tokio::time::timeout(TURN_WAIT, self.0.clone().acquire_owned()).await;
+        let turn = tokio::time::timeout(TURN_WAIT, self.places.clone().acquire_owned()).await;
         turn.map_err(|_| HttpError::Busy)?.map_err(|closed| HttpError::Internal(closed.to_string()))
     }
 
@@ -87,16 +117,22 @@ impl Streams {
     ) -> Result<Body, HttpError> {
         let turn = self.turn().await?;
         let (chunks, receiver) = mpsc::channel(QUEUE_CHUNKS);
+        let (broken, ending) = oneshot::channel();
+        let mut sink = Sink { chunks, client_wait: self.client_wait };
         tokio::task::spawn_blocking(move || {
-            let mut sink = Sink { chunks };
-            if let Err(StreamError::Source(cause)) = write(&mut sink) {
-                tracing::error!(cause, "a transfer was broken off");
-                // The client may be gone as well; then nobody needs to know.
-                drop(sink.chunks.blocking_send(Err(io::Error::other("broken off"))));
+            match write(&mut sink) {
+                Ok(()) | Err(StreamError::Gone) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a transfer was broken off");
+                    // The client may be gone as well; then nobody needs to know.
+                    drop(broken.send(io::Error::other("broken off")));
+                }
             }
             drop(turn);
         });
-        Ok(Body::from_stream(ReceiverStream::new(receiver)))
+        // The end is told apart from the chunks: their queue may be full, and the writer waits no longer.
+        let ending = stream::once(ending).filter_map(|ending| ready(ending.ok().map(Err)));
+        Ok(Body::from_stream(ReceiverStream::new(receiver).chain(ending)))
     }
 }
 
@@ -125,5 +161,35 @@ impl Multipart {
 
     pub fn end(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+    const LITTLE: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_loses_its_place() {
+        let streams = Streams::new(1, LITTLE);
+        let endless = |sink: &mut Sink| loop {
+            sink.send(vec![0; 16])?;
+        };
+        let body = streams.body(endless).await.expect("a body");
+        let place = tokio::time::timeout(DEADLINE, streams.turn()).await.expect("in time");
+        drop(place.expect("the place is free again"));
+        // And the client, should it come back, sees that the answer is not whole.
+        let rest = axum::body::to_bytes(body, 1 << 20).await;
+        assert!(rest.is_err(), "{rest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_gets_everything() {
+        let streams = Streams::new(1, DEADLINE);
+        let body = streams.body(|sink| (0..100u8).try_for_each(|number| sink.send(vec![number; 10]))).await;
+        let bytes = axum::body::to_bytes(body.expect("a body"), 1 << 20).await.expect("all");
+        assert_eq!((bytes.len(), bytes[999]), (1000, 99));
     }
 }
