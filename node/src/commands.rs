@@ -118,6 +118,7 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
         done.quarantined,
         done.refused.len()
     );
+    anyhow::ensure!(done.refused.is_empty(), "{} files were not taken; the reasons stand above", done.refused.len());
     Ok(())
 }
 

@@ -186,7 +186,7 @@ fn what_is_no_dicom_is_refused_with_a_reason_and_does_no_damage() {
     let text = hospital.scratch.file("letter.txt", "not an image");
     let empty = hospital.scratch.file("empty.dcm", "");
     let paths = [text.display().to_string(), empty.display().to_string()];
-    let outcome = hospital.run(&["import", &paths[0], &paths[1]]).success();
+    let outcome = hospital.run(&["import", &paths[0], &paths[1]]).exits_with(1);
     assert!(outcome.stdout.contains("2 files not taken"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("no DICOM file"), "{}", outcome.stderr);
     hospital.run(&["import", "/nowhere/at/all"]).exits_with(1).says("/nowhere/at/all");

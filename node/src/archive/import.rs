@@ -1,13 +1,12 @@
 //! Import of files and directories by an operator on this machine.
 //!
-//! Each file is taken or refused alone, with its reason; nothing in a directory stops the others. Links are not
-//! followed, so a directory can't lead out of itself.
+//! Each file is taken or refused alone, with its reason; nothing in a directory stops the others, and a directory that
+//! can't be read is refused like a file. Links are not followed, so a directory can't lead out of itself.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
 use futures::StreamExt;
 
 use super::Archive;
@@ -29,9 +28,12 @@ const FILES_MAX: usize = 10_000_000;
 
 impl Archive {
     pub async fn import(self: &Arc<Self>, call: ImportCall, reporter: Reporter) -> anyhow::Result<ImportDone> {
-        let files = tokio::task::spawn_blocking(move || list(&call.paths)).await??;
+        let (files, unread) = tokio::task::spawn_blocking(move || list(&call.paths)).await??;
         let total = files.len() as u64;
         let mut done = ImportDone::default();
+        for (path, why) in unread {
+            self.tally(&mut done, path, Err(why));
+        }
         let mut results = futures::stream::iter(files)
             .map(|path| async move {
                 let result = self.import_file(&path).await;
@@ -53,9 +55,10 @@ impl Archive {
         Ok(done)
     }
 
-    fn tally(&self, done: &mut ImportDone, path: PathBuf, result: anyhow::Result<Filed>) {
+    fn tally(&self, done: &mut ImportDone, path: PathBuf, result: anyhow::Result<Option<Filed>>) {
         match result {
-            Ok(filed) => {
+            Ok(None) => {}
+            Ok(Some(filed)) => {
                 done.bytes += filed.bytes;
                 match filed.standing {
                     Standing::New => done.stored += 1,
@@ -69,19 +72,23 @@ impl Archive {
         }
     }
 
-    async fn import_file(self: &Arc<Self>, path: &Path) -> anyhow::Result<Filed> {
+    /// `None`: a DICOMDIR, which is no image; the files that it lists are imported by themselves.
+    async fn import_file(self: &Arc<Self>, path: &Path) -> anyhow::Result<Option<Filed>> {
         let (archive, owned) = (self.clone(), path.to_owned());
         let opened = tokio::task::spawn_blocking(move || open(&owned)).await??;
         let (mut file, part10, bytes) = opened;
+        if part10.is_directory() {
+            return Ok(None);
+        }
         if bytes > WHOLE_BYTES_MAX {
-            return tokio::task::spawn_blocking(move || archive.import_large(&mut file, &part10)).await?;
+            return tokio::task::spawn_blocking(move || archive.import_large(&mut file, &part10).map(Some)).await?;
         }
         let data_set = tokio::task::spawn_blocking(move || {
             let mut data_set = Vec::with_capacity(bytes as usize);
             file.read_to_end(&mut data_set).map(|_| data_set)
         });
         let data_set = data_set.await??;
-        Ok(self.take(Origin::Import, part10.transfer_syntax, None, data_set.into()).await?)
+        Ok(Some(self.take(Origin::Import, part10.transfer_syntax, None, data_set.into()).await?))
     }
 
     fn import_large(&self, file: &mut std::fs::File, part10: &Part10) -> anyhow::Result<Filed> {
@@ -101,25 +108,53 @@ impl Archive {
 fn open(path: &Path) -> anyhow::Result<(std::fs::File, Part10, u64)> {
     let mut file = std::fs::File::open(path)?;
     let (part10, length) = Part10::open(&mut file)?;
-    anyhow::ensure!(!part10.is_directory(), "a DICOMDIR, no image; its files are imported by themselves");
     Ok((file, part10, length))
 }
 
-/// All files below `paths`, in a stable order.
-fn list(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+type Unread = Vec<(PathBuf, anyhow::Error)>;
+
+/// All files below `paths`, in a stable order, and what could not be looked into.
+fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<PathBuf>, Unread)> {
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
     let mut queue: Vec<PathBuf> = paths.iter().rev().cloned().collect();
     while let Some(path) = queue.pop() {
-        let kind = std::fs::symlink_metadata(&path).with_context(|| path.display().to_string())?.file_type();
-        if kind.is_file() {
-            files.push(path);
-        } else if kind.is_dir() {
-            let entries = std::fs::read_dir(&path).with_context(|| path.display().to_string())?;
-            let mut inside = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-            inside.sort_by(|a, b| b.cmp(a));
-            queue.extend(inside);
+        match std::fs::symlink_metadata(&path).map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_file() => files.push(path),
+            Ok(kind) if kind.is_dir() => match entries(&path) {
+                Ok(inside) => queue.extend(inside),
+                Err(error) => unread.push((path, error.into())),
+            },
+            Ok(_) => {}
+            Err(error) => unread.push((path, error.into())),
         }
         anyhow::ensure!(files.len() <= FILES_MAX, "more than {FILES_MAX} files; import them in parts");
     }
-    Ok(files)
+    Ok((files, unread))
+}
+
+/// What a directory has, last first.
+fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)?;
+    let mut inside = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    inside.sort_by(|a, b| b.cmp(a));
+    Ok(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_read_stops_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a", "c"] {
+            std::fs::create_dir(path(name)).expect("a folder");
+            std::fs::write(path(name).join("1.dcm"), "").expect("a file");
+        }
+        // Not there, and so unreadable to whoever runs this, the superuser included.
+        let (files, unread) = list(&[path("a"), path("b"), path("c")]).expect("a list");
+        assert_eq!(files, [path("a").join("1.dcm"), path("c").join("1.dcm")]);
+        assert_eq!(unread.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>(), [path("b")]);
+    }
 }
