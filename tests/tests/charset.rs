@@ -148,7 +148,10 @@ fn by_history(node: &Node, cases: &[&Case]) -> Readings {
     cases.iter().map(ask).collect()
 }
 
-const INTERFACES: [(&str, fn(&Node, &[&Case]) -> Readings); 7] = [
+/// Reads all cases through one interface.
+type Reader = fn(&Node, &[&Case]) -> Readings;
+
+const INTERFACES: [(&str, Reader); 7] = [
     ("QIDO-RS studies, dicomweb-client", |node, cases| by_keyword(&asked(node, "studies", cases), cases)),
     ("QIDO-RS series, dicomweb-client", |node, cases| by_keyword(&asked(node, "series", cases), cases)),
     ("QIDO-RS instances, dicomweb-client", |node, cases| by_keyword(&asked(node, "instances", cases), cases)),
