@@ -179,6 +179,9 @@ pub struct Fetch {
     /// The user in whose name it is fetched [default: your user name on this machine]
     #[arg(long)]
     pub user: Option<String>,
+    /// The site to fetch it from, where several hold it
+    #[arg(long, value_name = "SITE")]
+    pub from: Option<String>,
     /// Write the images there as DICOM files
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,

@@ -80,6 +80,7 @@ async fn status(options: cli::Status) -> anyhow::Result<()> {
     println!("freshness   {}", status.freshness_ms.map_or("unknown".into(), |ms| format!("{:.1} s", ms as f64 / 1e3)));
     println!("state       {}", status.state_digest);
     println!("archive     {} studies, {} objects, {:.1} MB", status.studies, status.objects, status.bytes as f64 / 1e6);
+    println!("copies      {} studies of other sites", status.copies);
     println!("in work     {} studies in reception, {} commands on their way", status.receiving, status.outbox_pending);
     for peer in &status.peers {
         let state = if peer.connected { "connected" } else { "not connected" };
@@ -197,9 +198,9 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
 
 async fn fetch(options: cli::Fetch) -> anyhow::Result<()> {
     let to = options.to.map(std::path::absolute).transpose()?;
-    let cli::Fetch { study, id, purpose, user, .. } = options;
+    let cli::Fetch { study, id, purpose, user, from: holder, .. } = options;
     let user = user.map_or_else(own_name, Ok)?;
-    let request = FetchCall { study, id, purpose, user, to };
+    let request = FetchCall { study, id, purpose, user, holder, to };
     let done: FetchDone = call(&socket(&options.dir), "/fetch", &request, bar()).await?;
     if options.json {
         return json(&done);

@@ -147,13 +147,21 @@ impl Default for ArchiveConfig {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
     /// The site's own rules (Cedar), in addition to the federation's: they can only tighten.
     pub site_rules: Option<PathBuf>,
     /// Days for which a patient's code for confirming a consent stays good.
     pub patient_code_days: Option<u32>,
+    /// Hours for which a study that was fetched from another site stays here.
+    pub working_copy_hours: u32,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { site_rules: None, patient_code_days: None, working_copy_hours: 72 }
+    }
 }
 
 /// Until users sign in, the node asserts who its users are, on its operator's word.
@@ -208,6 +216,9 @@ impl Config {
         if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
             return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");
         }
+        if !(1..=8_784).contains(&self.policy.working_copy_hours) {
+            return invalid("policy.working_copy_hours", "between 1 and 8784 (a year)");
+        }
         if self.dicom.associations_max == 0 || self.dicom.associations_max > 4096 {
             return invalid("dicom.associations_max", "between 1 and 4096");
         }
@@ -260,6 +271,7 @@ mod tests {
             (format!("{MINIMAL}{}", sender(r"\ISO 2022 IR 58")), None),
             (format!("{MINIMAL}{}", sender("GB18O30")), Some("dicom.sender.character_set: of CT1: 'GB18O30' is no")),
             (format!("{MINIMAL}{}", sender(" ")), Some("of CT1: it is empty")),
+            (format!("{MINIMAL}[policy]\nworking_copy_hours = 0\n"), Some("working_copy_hours")),
             (MINIMAL.replace("county-a", "County A"), Some("site of 2 to 32")),
             (MINIMAL.replace("issuer = 'CA'", "issuer = ''"), Some("issuer")),
         ];

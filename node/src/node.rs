@@ -64,6 +64,7 @@ pub async fn run(options: Dir) -> anyhow::Result<()> {
     if member.role == Role::Observer {
         tokio::spawn(member::statistics::count(member.clone()));
     }
+    tokio::spawn(member::copies::give_up(member.clone()));
     let stop = CancellationToken::new();
     let gateway = start_dicom(&config, &archive, stop.clone()).await?;
     serve(&home.socket(), control(member.clone()))?;
@@ -111,7 +112,7 @@ fn control(member: Arc<Member>) -> Router {
         .route("/import", route(|m: M, call: ImportCall, r| async move { m.archive.import(call, r).await }))
         .route("/crosswalk", route(|m: M, call: CrosswalkCall, _| async move { m.extend_crosswalk(call).await }))
         .route("/history", route(|m: M, call: HistoryCall, _| async move { m.history(&call.id).await }))
-        .route("/fetch", route(|m: M, call: FetchCall, r| async move { m.fetch(call, r).await }))
+        .route("/fetch", route(|m: M, call: FetchCall, r| async move { m.fetch_in_turn(call, r).await }))
         .route("/consent/code", route(|m: M, call: ConsentCodeCall, _| async move { m.patient_code(&call).await }))
         .route("/consent/grant", route(|m: M, call: ConsentGrantCall, _| async move { m.grant(call).await }))
         .route("/consent/revoke", route(|m: M, call: ConsentRevokeCall, _| async move { m.revoke(call).await }))

@@ -5,7 +5,8 @@
 //! `r<study>\0<series>` series · `i<study>\0<series>\0<sop>` object of a study · `p<issuer>\0<id>\0<study>` study of a
 //! local patient · `d<date><study>` study by date · `w<study>` study in reception · `x<receipt>` received, not filed yet ·
 //! `f<sender>\0<note>` text that belies its character set (see [`super::flags`]) ·
-//! `n` totals.
+//! `y<hash>` the same of a copy · `n` totals.
+//! Copies of other sites' studies are not here: [`super::copies`].
 //! Values are canonical postcard behind a version byte.
 //!
 //! Invariants: nothing is overwritten or deleted on receipt; an object is in exactly one of `o`, `v`, `q`; a study
@@ -23,6 +24,8 @@ pub const CATALOGUE: Table = "catalogue";
 /// Version of the records below.
 const VERSION: u8 = 1;
 const RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Records that a walk reads at a time.
+const PAGE: usize = 1024;
 /// Objects that one study may have; beyond it the study is refused rather than the memory filled.
 pub const STUDY_OBJECTS_MAX: usize = 200_000;
 /// Distinct modalities, and body parts, that a study's record lists.
@@ -354,6 +357,28 @@ pub fn variants(view: &dyn View, limit: usize) -> Result<Vec<ObjectRecord>, Cata
     read_all(view, b"v", limit)
 }
 
+/// Whether an own object or a variant of one has these bytes.
+pub fn is_own(view: &dyn View, sop: &str, hash: &[u8; 32]) -> Result<bool, CatalogueError> {
+    if object(view, sop)?.is_some_and(|known| known.hash == *hash) {
+        return Ok(true);
+    }
+    Ok(view.get(CATALOGUE, &key(b'v', &[sop.as_bytes(), hash]))?.is_some())
+}
+
+/// Which of these bytes are quarantined.
+pub fn put_aside(view: &dyn View, hashes: &BTreeSet<[u8; 32]>) -> Result<BTreeSet<[u8; 32]>, CatalogueError> {
+    let (mut aside, mut from) = (BTreeSet::new(), b"q".to_vec());
+    loop {
+        let page = view.scan(CATALOGUE, &from, Some(b"r"), PAGE)?;
+        let hash = |key: &[u8]| key.last_chunk().filter(|hash| hashes.contains(*hash)).copied();
+        aside.extend(page.iter().filter_map(|(key, _)| hash(key)));
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), b"\0"].concat(),
+            _ => return Ok(aside),
+        }
+    }
+}
+
 /// Says what `arriving` is, by what is here.
 pub fn standing(view: &dyn View, arriving: &ObjectRecord) -> Result<Standing, CatalogueError> {
     let description = &arriving.description;
@@ -513,6 +538,16 @@ pub fn note_missed(batch: &mut Batch, recovered: &tessera_storage::pixels::Recov
 /// Records to be filed, with their keys; oldest first.
 pub fn missed(view: &dyn View, limit: usize) -> Result<Vec<(Vec<u8>, Missed)>, CatalogueError> {
     view.scan_prefix(CATALOGUE, b"x", limit)?.into_iter().map(|(key, value)| Ok((key, load(&value)?))).collect()
+}
+
+/// Notes that a missed record is a copy's.
+pub fn note_missed_copy(batch: &mut Batch, missed: &Missed) {
+    store(batch, key(b'y', &[&missed.hash]), missed);
+}
+
+/// Records of copies to be filed, with their keys.
+pub fn missed_copies(view: &dyn View, limit: usize) -> Result<Vec<(Vec<u8>, Missed)>, CatalogueError> {
+    view.scan_prefix(CATALOGUE, b"y", limit)?.into_iter().map(|(key, value)| Ok((key, load(&value)?))).collect()
 }
 
 /// Puts a closed study back into reception without a new object.

@@ -34,8 +34,6 @@ pub enum Origin {
     Association { calling_ae: String, called_ae: String, address: std::net::IpAddr },
     /// An operator on this machine.
     Import,
-    /// Another site's node, after its decision.
-    Fetched { site: String },
 }
 
 /// Why an object was not taken. Nothing was kept.
@@ -76,6 +74,7 @@ impl Archive {
         announced: Option<(Uid, Uid)>,
         data_set: bytes::Bytes,
     ) -> Result<Filed, IngestError> {
+        let _keeping = self.keeping.read().await;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let archive = self.clone();
         let begun =
@@ -119,6 +118,7 @@ impl Archive {
         announced: Option<(Uid, Uid)>,
         mut writer: tessera_storage::pixels::LargeWriter,
     ) -> Result<Filed, IngestError> {
+        let _keeping = self.keeping.blocking_read();
         let receipt = self.receipt(origin, transfer_syntax);
         writer.set_envelope(&encode(&receipt))?;
         let done = writer.finish()?;
@@ -143,36 +143,9 @@ impl Archive {
         Ok(Filed { standing, study: record.description.study, bytes: done.object_bytes })
     }
 
-    /// The receipt of a fetched copy, to be kept with it.
-    pub fn copy_receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
-        self.receipt(origin, transfer_syntax)
-    }
-
-    /// Files a copy that is durable in the packs. Blocks for the disk.
-    pub fn file_copy(
-        &self,
-        receipt: &Receipt,
-        transfer_syntax: &Uid,
-        hash: ObjectHash,
-        pack_receipt: Option<ReceiptId>,
-    ) -> anyhow::Result<()> {
-        let syntax = TransferSyntax::of(transfer_syntax);
-        let reader = self.pixels.reader(&hash)?;
-        let size = reader.object_bytes();
-        let source = crate::dicom::source::in_file(reader, size, &syntax);
-        let facts = ObjectFacts::read(source, &syntax, &CharsetPolicy::Detect)?;
-        let description = describe::from_facts(&facts, "");
-        let (receipt, hash) = (receipt.clone(), *hash.digest());
-        let record = ObjectRecord { description, receipt, hash, size, is_damaged: false };
-        match pack_receipt {
-            Some(id) => self.file(&record, id)?,
-            None => self.file_with(&record, Batch::new())?,
-        };
-        Ok(())
-    }
-
-    fn receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
-        let mut receipt = Receipt {
+    /// The receipt of what this node itself brings in.
+    pub(super) fn receipt_here(&self, transfer_syntax: &Uid) -> Receipt {
+        Receipt {
             version: RECEIPT_VERSION,
             calling_ae: String::new(),
             called_ae: String::new(),
@@ -185,10 +158,13 @@ impl Archive {
             known_sender: true,
             character_set: None,
             fetched_from: None,
-        };
+        }
+    }
+
+    fn receipt(&self, origin: Origin, transfer_syntax: &Uid) -> Receipt {
+        let mut receipt = self.receipt_here(transfer_syntax);
         match origin {
             Origin::Import => {}
-            Origin::Fetched { site } => receipt.fetched_from = Some(site),
             Origin::Association { calling_ae, called_ae, address } => {
                 let listed = self.listed(&calling_ae, address);
                 receipt.known_sender = listed.is_some() || self.config.dicom.accept_unknown_senders;
@@ -235,12 +211,17 @@ impl Archive {
         loop {
             let missed = catalogue::missed(&*self.engine, MISSED_BATCH)?;
             if missed.is_empty() {
-                return Ok(filed);
+                break;
             }
             for (key, missed) in missed {
                 let mut batch = Batch::new();
                 batch.delete(CATALOGUE, key);
                 match self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope) {
+                    // A copy is filed when it is known what the own objects are made of.
+                    Ok(record) if record.receipt.fetched_from.is_some() => {
+                        catalogue::note_missed_copy(&mut batch, &missed);
+                        self.engine.submit(batch)?;
+                    }
                     Ok(record) => {
                         self.file_with(&record, batch)?;
                     }
@@ -253,6 +234,24 @@ impl Archive {
                     }
                 }
                 filed += 1;
+            }
+        }
+        self.file_missed_copies()?;
+        Ok(filed)
+    }
+
+    fn file_missed_copies(&self) -> anyhow::Result<()> {
+        loop {
+            let missed = catalogue::missed_copies(&*self.engine, MISSED_BATCH)?;
+            if missed.is_empty() {
+                return Ok(());
+            }
+            for (key, missed) in missed {
+                let receipt: Receipt = decode("receipt", &missed.envelope, RECEIPT_BYTES_MAX)?;
+                self.file_missed_copy(&ObjectHash::from_bytes(&missed.hash)?, &receipt)?;
+                let mut batch = Batch::new();
+                batch.delete(CATALOGUE, key);
+                self.engine.submit(batch)?;
             }
         }
     }

@@ -7,24 +7,33 @@
 //! - [`describe`]: from a data set to the catalogue's words
 //! - [`flags`]: senders whose text belies their character set
 //! - [`ingest`]: what happens to one received object, and the recovery after a crash
+//! - [`copies`], [`copying`], [`turns`]: what was fetched from other sites, kept apart from the own studies
 //! - [`sink`], [`import`]: the doors
 
 pub mod catalogue;
+pub mod copies;
+pub mod copying;
+#[cfg(test)]
+mod copying_tests;
 pub mod describe;
 pub mod flags;
 pub mod import;
 pub mod ingest;
 pub mod sink;
+#[cfg(test)]
+pub mod testing;
+pub mod turns;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tessera_storage::engine::{Batch, Engine, Table};
 use tessera_storage::pixels::{ObjectHash, PixelStore, Recovered, SiteKey, StoreError, StoreOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use crate::config::Config;
 use catalogue::{CATALOGUE, CatalogueError, ObjectRecord, Phase, StudyRecord};
+use turns::Turns;
 
 /// Studies closed in one go.
 const CLOSING_MAX: usize = 1024;
@@ -36,7 +45,7 @@ pub const OUTBOX: Table = "outbox";
 /// What this node knows as a member: crosswalk, cached keys, registrations, decisions.
 pub const MEMBER: Table = "member";
 /// Tables of the archive's database, the outbox's and the member's among them.
-pub const TABLES: [Table; 4] = [CATALOGUE, tessera_storage::pixels::OBJECTS, OUTBOX, MEMBER];
+pub const TABLES: [Table; 5] = [CATALOGUE, copies::COPIES, tessera_storage::pixels::OBJECTS, OUTBOX, MEMBER];
 
 /// Why the archive could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +65,10 @@ pub struct Archive {
     /// Held from the reading of the catalogue to the submit of its change: one writer, so that two associations
     /// that bring the same new patient or study make one record of it.
     writer: Mutex<()>,
+    /// Shared from the writing of an object's bytes to the filing of it, alone while bytes are forgotten: what is being
+    /// taken in is never forgotten in between. Taken before `writer`.
+    keeping: RwLock<()>,
+    turns: Turns,
     config: Config,
     changed: Notify,
 }
@@ -77,8 +90,15 @@ impl Archive {
             noting.submit(batch).map(drop).map_err(StoreError::from)
         };
         let (store, report) = PixelStore::open(pixels, site_key, engine.clone(), options, &mut on_recovered)?;
-        let archive =
-            Arc::new(Self { engine, pixels: Arc::new(store), writer: Mutex::new(()), config, changed: Notify::new() });
+        let archive = Arc::new(Self {
+            engine,
+            pixels: Arc::new(store),
+            writer: Mutex::new(()),
+            keeping: RwLock::new(()),
+            turns: Turns::default(),
+            config,
+            changed: Notify::new(),
+        });
         let filed = archive.file_missed()?;
         tracing::info!(filed, ?report, "archive open");
         Ok(archive)
@@ -94,6 +114,11 @@ impl Archive {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Who is alone with a study.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Wakes whoever waits for new objects.

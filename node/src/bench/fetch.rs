@@ -120,6 +120,7 @@ async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<f64> {
         id,
         purpose: PURPOSE.to_owned(),
         user: "bench".to_owned(),
+        holder: None,
         to: None,
     };
     let begun = Instant::now();

@@ -124,6 +124,9 @@ pub struct FetchCall {
     pub id: String,
     pub purpose: String,
     pub user: String,
+    /// The site to fetch it from, where several hold it.
+    #[serde(default)]
+    pub holder: Option<String>,
     pub to: Option<PathBuf>,
 }
 

@@ -232,6 +232,7 @@ async fn try_fetch(
         id: patient.to_owned(),
         purpose: "treatment".into(),
         user: "demo-clinician".into(),
+        holder: None,
         to: to.map(Path::to_owned),
     };
     federation.call(B, "/fetch", &call).await
@@ -297,7 +298,14 @@ async fn fetch(federation: &Federation, patient: &str, study: &HistoryStudy, to:
         done.bytes as f64 / 1e6 / seconds
     ));
     say(format!("disclosure {} was written down by A before the first byte", done.disclosure));
+    ensure!(copy_is_open(federation, patient, study).await?, "the copy that was just fetched can't be opened at B");
     Ok(())
+}
+
+/// Whether B shows the copy that it fetched.
+async fn copy_is_open(federation: &Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<bool> {
+    let history = ask_history(federation, B, patient).await?;
+    Ok(history.studies.iter().any(|shown| shown.record == study.record && shown.copy_here))
 }
 
 async fn revoke(
@@ -317,7 +325,10 @@ async fn revoke(
     let again: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, Some(code.to_owned()))).await?;
     say(format!("B records {} with the same code", again.consent));
     settle(federation).await?;
-    must_refuse(federation, patient, study).await
+    must_refuse(federation, patient, study).await?;
+    ensure!(!copy_is_open(federation, patient, study).await?, "B still opens the copy that it fetched before");
+    say("the copy that B fetched before is closed");
+    Ok(())
 }
 
 fn tell_bounds(done: &ConsentDone, begun: Instant) -> anyhow::Result<()> {

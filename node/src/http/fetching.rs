@@ -1,65 +1,130 @@
-//! Bringing a study here before it is served or opened, once, however many requests ask for it at the same time.
+//! What may be shown of a study now, and bringing it here before it is served or opened: once, however many requests ask
+//! for it at the same time.
 //!
-//! A viewer asks for a study with dozens of requests at once: one of them fetches, the others wait and then find it.
+//! A viewer asks for a study with dozens of requests at once: one of them fetches, the others wait and then find it. A
+//! copy is shown only when it is complete, its time has not passed, and the ledger has nothing against it; whatever
+//! else is here of it is as if it were not.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use tokio::sync::{Mutex as Turn, Semaphore};
+use tessera_policy::Purpose;
+use tokio::sync::Semaphore;
 
 use super::error::HttpError;
-use super::{HolderRefused, Service, blocking};
+use super::{Federated, HolderRefused, Service, blocking};
+use crate::archive::Archive;
 use crate::archive::catalogue;
+use crate::archive::copies::{self, CopyRecord};
+use crate::archive::ingest::now_ms;
 use crate::control::wire::{FetchCall, FetchDone};
 
 /// Fetches at one time.
 const FETCHES_MAX: usize = 4;
 
 pub struct Fetching {
-    turns: Mutex<BTreeMap<String, Weak<Turn<()>>>>,
     running: Semaphore,
 }
 
 impl Default for Fetching {
     fn default() -> Self {
-        Self { turns: Mutex::default(), running: Semaphore::new(FETCHES_MAX) }
+        Self { running: Semaphore::new(FETCHES_MAX) }
     }
 }
 
-impl Fetching {
-    fn turn(&self, study: &str) -> Arc<Turn<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only those that somebody waits for are kept, so the map is as small as the number of requests.
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(study).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::new(Turn::new(()));
-        turns.insert(study.to_owned(), Arc::downgrade(&turn));
-        turn
-    }
-}
-
-/// For whom and what for a study is fetched: the requester's own words, which the holder decides on.
+/// For whom and what for a study is fetched, and from where: the requester's own words, which the holder decides on.
 #[derive(Clone, Default)]
 pub struct Cause {
     pub patient: String,
     pub purpose: String,
     pub user: String,
+    /// A site, where several hold the study.
+    pub holder: Option<String>,
+}
+
+impl Cause {
+    /// The purpose, if one is given.
+    fn for_what(&self) -> Result<Option<Purpose>, HttpError> {
+        if self.purpose.is_empty() {
+            return Ok(None);
+        }
+        let known = self.purpose.parse().map(Some);
+        known.map_err(|_| HttpError::BadRequest(format!("{} is no purpose; treatment is one", self.purpose)))
+    }
+}
+
+/// Where a study lies that may be shown.
+#[derive(Clone)]
+pub enum Held {
+    Own,
+    Copy(Box<CopyRecord>),
+}
+
+/// What is here of a study.
+pub enum Presence {
+    Here(Held),
+    /// A copy that may not be shown, and why.
+    Closed(String),
+    Absent,
+}
+
+/// Whether a copy may be shown now, whatever for. One that can't be judged may not.
+pub fn is_open(federated: &dyn Federated, copy: &CopyRecord) -> bool {
+    why_closed(federated, copy, None).is_none()
+}
+
+fn why_closed(federated: &dyn Federated, copy: &CopyRecord, purpose: Option<Purpose>) -> Option<String> {
+    let now = now_ms();
+    if copy.ground(purpose, now).is_none() {
+        let other = copy.ground(None, now).is_some();
+        return Some(if other { "it was fetched for another purpose" } else { "its time has passed" }.into());
+    }
+    federated.copy_closed(copy, purpose).unwrap_or_else(|error| Some(format!("{error:#}")))
+}
+
+/// An own study goes before a copy; of copies the one goes first that was fetched last.
+fn presence(
+    archive: &Archive,
+    federated: &dyn Federated,
+    study: &str,
+    holder: Option<&str>,
+    purpose: Option<Purpose>,
+) -> Result<Presence, HttpError> {
+    let view = &**archive.engine();
+    let own = holder.is_none_or(|holder| archive.config().site.iter().any(|site| site.id.as_str() == holder));
+    if own && catalogue::study(view, study)?.is_some() {
+        return Ok(Presence::Here(Held::Own));
+    }
+    let mut found = Presence::Absent;
+    for copy in copies::newest_first(copies::of_study(view, study)?) {
+        if holder.is_some_and(|holder| copy.id.holder.as_str() != holder) || copy.grounds.is_empty() {
+            continue;
+        }
+        match why_closed(federated, &copy, purpose) {
+            None => return Ok(Presence::Here(Held::Copy(Box::new(copy)))),
+            Some(why) => found = Presence::Closed(why),
+        }
+    }
+    Ok(found)
 }
 
 impl Service {
-    pub async fn is_here(&self, study: &str) -> Result<bool, HttpError> {
-        let (archive, study) = (self.archive.clone(), study.to_owned());
-        blocking(move || Ok(catalogue::study(&**archive.engine(), &study)?.is_some())).await
+    pub async fn presence(&self, study: &str, cause: &Cause) -> Result<Presence, HttpError> {
+        let (archive, federated) = (self.archive.clone(), self.federated.clone());
+        let (study, holder, purpose) = (study.to_owned(), cause.holder.clone(), cause.for_what()?);
+        blocking(move || presence(&archive, &*federated, &study, holder.as_deref(), purpose)).await
+    }
+
+    /// What may be shown of a study once those who are fetching it now have done so.
+    pub async fn awaited(&self, study: &str, cause: &Cause) -> Result<Presence, HttpError> {
+        let turn = self.archive.turns().of(study);
+        let _turn = turn.lock().await;
+        self.presence(study, cause).await
     }
 
     /// Fetches a study unless it is here already; `None`: it is. With `newer`, what the holder has added since is fetched
     /// although a copy is here.
     pub async fn bring(&self, study: &str, cause: &Cause, newer: bool) -> Result<Option<FetchDone>, HttpError> {
-        let turn = self.fetching.turn(study);
+        let turn = self.archive.turns().of(study);
         let _turn = turn.lock().await;
-        if !newer && self.is_here(study).await? {
+        if !newer && matches!(self.presence(study, cause).await?, Presence::Here(_)) {
             return Ok(None);
         }
         let _running =
@@ -69,6 +134,7 @@ impl Service {
             id: cause.patient.clone(),
             purpose: cause.purpose.clone(),
             user: cause.user.clone(),
+            holder: cause.holder.clone(),
             to: None,
         };
         self.federated.fetch(call).await.map(Some).map_err(outcome)

@@ -23,8 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use tessera_policy::Purpose;
 
 use crate::archive::Archive;
+use crate::archive::copies::CopyRecord;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
 
 /// What the pages and DICOMweb ask of this node as a member of the federation.
@@ -34,6 +36,9 @@ pub trait Federated: Send + Sync + 'static {
     /// Brings a study of another site into this archive. The holder's decision against it is [`HolderRefused`]; every
     /// other error is a failure of ours, of the holder's node or of the line.
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>>;
+    /// Why a copy that is complete may not be shown now, for a purpose or for any; `None`: it may. By the local replica;
+    /// blocks for the disk.
+    fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>>;
     /// What this node is and does.
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>>;
 }

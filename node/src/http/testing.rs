@@ -9,21 +9,19 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tessera_policy::Purpose;
 use tessera_storage::MemoryEngine;
-use tessera_storage::pixels::SiteKey;
 use tower::ServiceExt;
 
 use super::Federated;
+use crate::archive::copies::CopyRecord;
 use crate::archive::ingest::Origin;
-use crate::archive::{Archive, TABLES};
-use crate::config::Config;
+use crate::archive::{Archive, TABLES, testing as copied};
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
 use crate::dicom::identifiers::Uid;
 use crate::dicom::syntax::TransferSyntax;
 use crate::dicom::testing::DataSetBuilder;
 
-const CONFIG: &str =
-    "name = 'a'\n[[site]]\nid = 'county-a'\nlegal_name = '甲县医院'\nissuer = 'CA'\n[dicom]\nae_title = 'TESSERA_A'\n";
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// What the holder of a study says when its rules are against it.
@@ -31,14 +29,19 @@ pub fn no_consent() -> anyhow::Error {
     super::HolderRefused("refused by county-b: no consent is in force".into()).into()
 }
 
+/// The data sets that arrive, and the archive that takes them.
+type Arrival = (Arc<Archive>, Vec<Vec<u8>>);
+
 /// Answers what it was told, and remembers what it was asked.
 #[derive(Default)]
 pub struct Told {
     pub history: Mutex<HistoryDone>,
     pub asked: Mutex<Vec<String>>,
-    /// The refusal or failure of every fetch; `None`: the object below arrives.
+    /// The refusal or failure of every fetch; `None`: the objects below arrive, as a copy from county-b.
     pub fetch_error: Mutex<Option<fn() -> anyhow::Error>>,
-    pub arrives: Mutex<Option<(Arc<Archive>, String, Bytes)>>,
+    pub arrives: Mutex<Option<Arrival>>,
+    /// Why no copy may be shown.
+    pub closed: Mutex<Option<String>>,
 }
 
 impl Federated for Told {
@@ -56,13 +59,16 @@ impl Federated for Told {
             if let Some(error) = error {
                 return Err(error());
             }
-            if let Some((archive, syntax, data_set)) = arrives {
-                let origin = Origin::Fetched { site: "county-b".into() };
-                archive.take(origin, Uid::parse(&syntax)?, None, data_set).await?;
+            if let Some((archive, data_sets)) = arrives {
+                copied::whole(&archive, &copied::copy_id("county-b", 1, 1), &data_sets);
             }
             Ok(FetchDone { objects: 1, ..Default::default() })
         }
         .boxed()
+    }
+
+    fn copy_closed(&self, _: &CopyRecord, _: Option<Purpose>) -> anyhow::Result<Option<String>> {
+        Ok(self.closed.lock().expect("a lock").clone())
     }
 
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {
@@ -123,8 +129,7 @@ impl Web {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let engine = Arc::new(MemoryEngine::open(&TABLES).expect("an engine").auto_flush(true));
-        let config: Config = toml::from_str(CONFIG).expect("a configuration");
-        let archive = Archive::open(engine, folder.path(), SiteKey::new([7; 32]), config).expect("an archive");
+        let archive = copied::open(engine, folder.path());
         let told = Arc::new(Told::default());
         let router = super::router(archive.clone(), told.clone(), None);
         Self { archive, told, router, _folder: folder }

@@ -4,11 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tessera_federation::history::{self, History};
+use tessera_federation::blind::IdentifierKey;
+use tessera_federation::history::{self, FoundStudy, History};
 use tessera_policy::{ConsentId, Identifier};
 
 use super::Member;
 use crate::archive::catalogue;
+use crate::archive::copies::{self, CopyId};
+use crate::archive::ingest::now_ms;
 use crate::control::wire::{HistoryDone, HistoryStudy};
 
 /// Numbers of one person that a lookup follows.
@@ -18,6 +21,8 @@ pub const IDENTIFIERS_MAX: usize = 16;
 #[derive(Default)]
 pub struct Person {
     pub identifiers: Vec<Identifier>,
+    /// With which all this was found.
+    pub keys: Vec<IdentifierKey>,
     pub found: History,
     /// Under which number each consent lies.
     pub consents_under: BTreeMap<ConsentId, Identifier>,
@@ -53,6 +58,7 @@ impl Member {
             let under = found.consents.iter().map(|consent| (consent.details.consent, identifier.clone()));
             person.consents_under.extend(under);
             person.identifiers.push(identifier);
+            person.keys.extend(keys);
             person.found.studies.extend(found.studies);
             person.found.amendments.extend(found.amendments);
             person.found.links.extend(found.links);
@@ -88,9 +94,8 @@ impl Member {
                 shown.body_region = open.body_region.to_string();
                 shown.objects = open.objects;
                 shown.state = open.state.to_string();
-                let local = catalogue::study(&**self.archive.engine(), &shown.study_uid)?;
-                shown.copy_here = !here && local.is_some();
-                if let Some(local) = local {
+                shown.copy_here = !here && self.has_open_copy(study, &shown.study_uid)?;
+                if let Some(local) = catalogue::study(&**self.archive.engine(), &shown.study_uid)? {
                     shown.patient_name = local.description.patient_name;
                     shown.description = local.description.study_description;
                 }
@@ -98,5 +103,18 @@ impl Member {
             done.studies.push(shown);
         }
         Ok(done)
+    }
+
+    /// Whether a copy of this record, of whatever revision, may be shown now.
+    fn has_open_copy(&self, study: &FoundStudy, uid: &str) -> anyhow::Result<bool> {
+        let of_record = |copy: &CopyId| copy.holder == study.details.site && copy.record == study.details.record;
+        for copy in copies::of_study(&**self.archive.engine(), uid)? {
+            let open = of_record(&copy.id) && copy.ground(None, now_ms()).is_some();
+            // A copy that can't be judged is not shown; the fetch says why.
+            if open && matches!(self.copy_closed(&copy, None), Ok(None)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -4,7 +4,7 @@
 //! - [`following`]: checkpoints and entries from peers; serving them
 //! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left
 //! - [`history`], [`consent`], [`revocation`], [`crosswalk`], [`links`]: what people ask for; [`people`]: in whose name
-//! - [`holder`], [`codes`], [`host`], [`requester`]: images between sites; [`peers`]: the network
+//! - [`holder`], [`codes`], [`host`], [`requester`], [`copies`]: images between sites; [`peers`]: the network
 //! - [`statistics`]: what a regulator counts
 //! - [`vault`]: what is kept about patients, sealed
 //!
@@ -14,6 +14,7 @@ pub mod codes;
 pub mod consent;
 #[cfg(test)]
 mod consent_tests;
+pub mod copies;
 pub mod core;
 pub mod crosswalk;
 pub mod earlier_lives;
@@ -38,7 +39,7 @@ pub mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use tessera_consensus::checkpoint::Certificate;
@@ -64,6 +65,7 @@ use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::archive::Archive;
+use crate::archive::copies::CopyId;
 use crate::archive::ingest::now_ms;
 use crate::config::Config;
 use crate::home::{Home, Secrets};
@@ -105,8 +107,6 @@ pub struct Member {
     budget: Mutex<Budget>,
     clock: Mutex<TrustedClock>,
     reserved: Mutex<BTreeSet<Tag>>,
-    /// Studies that are being fetched.
-    fetching: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
@@ -118,6 +118,7 @@ pub struct Member {
     /// Some consent waits to be written again.
     consents_again: AtomicBool,
     volumes: Mutex<statistics::Volumes>,
+    concerns: Mutex<BTreeMap<CopyId, Arc<copies::Concerns>>>,
     outgoing: Notify,
     /// How often commands were handed to a core node.
     handed_in: AtomicUsize,
@@ -186,13 +187,13 @@ impl Member {
             progress: watch::Sender::new(progress),
             role: own.join.role,
             reserved: Mutex::default(),
-            fetching: Mutex::default(),
             registration_waits: Mutex::default(),
             examined: Mutex::default(),
             codes: Mutex::default(),
             refusals: AtomicU64::new(0),
             consents_again: AtomicBool::new(true),
             volumes: Mutex::new(volumes),
+            concerns: Mutex::default(),
             outgoing: Notify::new(),
             handed_in: AtomicUsize::new(0),
             peers: OnceLock::new(),

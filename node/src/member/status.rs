@@ -8,8 +8,8 @@ use tessera_federation::wire::v1;
 
 use super::{Member, locked};
 use crate::archive::catalogue::{self, Totals};
-use crate::archive::flags;
 use crate::archive::ingest::now_ms;
+use crate::archive::{copies, flags};
 use crate::control::wire::{PeerShown, StatusDone};
 
 /// Studies in reception that are counted.
@@ -46,7 +46,7 @@ impl Member {
             bytes: totals.bytes,
             receiving,
             quarantined: totals.quarantined + totals.variants,
-            copies: 0,
+            copies: copies::complete(engine)?,
             peers: self.peers_shown()?,
             entries: self.entries_by_kind()?,
             warnings: self.warnings(&totals, progress.caught_up, freshness_ms, outbox_pending)?,

@@ -72,6 +72,8 @@ pub enum Shelf {
     RevocationTimes = 23,
     /// As an observer: the sums of the statistics, and how far the ledger was counted.
     Statistics = 24,
+    /// Copy of another site's study -> the keys of its patient, for as long as the copy.
+    CopyKeys = 30,
 }
 
 impl Shelf {
@@ -79,7 +81,7 @@ impl Shelf {
     const fn is_of_one_federation(self) -> bool {
         match self {
             Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
-            Self::Sent | Self::Lost | Self::Examined | Self::Seat => true,
+            Self::Sent | Self::Lost | Self::Examined | Self::Seat | Self::CopyKeys => true,
             Self::RevokedHere | Self::ConsentsSent | Self::RevocationTimes | Self::Statistics => true,
             Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
             Self::Disclosures | Self::Consents | Self::Federation => false,

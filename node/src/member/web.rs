@@ -7,8 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tessera_policy::Purpose;
 
 use super::Member;
+use crate::archive::copies::CopyRecord;
 use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
 use crate::http::{Federated, router};
@@ -22,6 +24,10 @@ impl Federated for Web {
 
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>> {
         async move { self.0.fetch(call, Reporter::silent()).await }.boxed()
+    }
+
+    fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
+        self.0.copy_closed(copy, purpose)
     }
 
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {

@@ -48,6 +48,7 @@ by('history')?.addEventListener('click', event => {
   const button = event.target.closest('button.fetch');
   if (!button) return;
   by('fetch-form').dataset.study = button.dataset.study;
+  by('fetch-form').dataset.holder = button.dataset.holder;
   by('fetch-form').dataset.newer = button.dataset.newer;
   by('fetch-what').textContent = button.dataset.what;
   by('fetch-result').replaceChildren();
@@ -69,6 +70,7 @@ by('fetch-form')?.addEventListener('submit', async event => {
       id: searched,
       purpose: by('purpose').value,
       user: by('user').value.trim(),
+      holder: by('fetch-form').dataset.holder,
       newer: by('fetch-form').dataset.newer === 'true',
     });
     if (!response.ok) {

@@ -23,6 +23,7 @@ use super::fetching::Cause;
 use super::{Shared, blocking};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, StudyRecord};
+use crate::archive::copies;
 use crate::control::wire::{HistoryCall, HistoryDone, StatusDone};
 use crate::dicom::identifiers::Uid;
 
@@ -108,9 +109,9 @@ fn objects_here(archive: &Archive, history: &HistoryDone) -> Result<BTreeMap<Str
     let view = &**archive.engine();
     let mut objects = BTreeMap::new();
     for study in history.studies.iter().filter(|study| study.copy_here) {
-        if let Some(record) = catalogue::study(view, &study.study_uid)? {
-            objects.insert(study.study_uid.clone(), record.objects);
-        }
+        let copies = copies::of_study(view, &study.study_uid)?;
+        let of_site = copies.iter().filter(|copy| copy.id.holder.as_str() == study.site);
+        objects.extend(of_site.map(|copy| copy.study.objects).max().map(|count| (study.study_uid.clone(), count)));
     }
     Ok(objects)
 }
@@ -121,6 +122,8 @@ struct FetchForm {
     id: String,
     purpose: String,
     user: String,
+    /// The site whose row it is.
+    holder: Option<String>,
     /// A copy is here, and newer objects are wanted.
     #[serde(default)]
     newer: bool,
@@ -140,6 +143,7 @@ async fn fetch(State(service): State<Shared>, Json(form): Json<FetchForm>) -> Re
         patient: field(&form.id, "the number")?,
         purpose: field(&form.purpose, "the purpose")?,
         user: field(&form.user, "your sign-in name")?,
+        holder: form.holder.map(|holder| field(&holder, "the hospital")).transpose()?,
     };
     UserId::parse(&cause.user).map_err(|error| HttpError::BadRequest(error.to_string()))?;
     let answer = match service.bring(&form.study, &cause, form.newer).await {

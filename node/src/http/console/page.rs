@@ -320,8 +320,9 @@ fn history_row(study: &HistoryStudy, objects_here: Option<u32>) -> String {
 fn fetch_button(study: &HistoryStudy, newer: bool) -> String {
     let what = format!("{} {}, {}", date(&study.study_date), study.modalities.join(", "), study.site_name);
     format!(
-        "<button type=\"button\" class=\"fetch\" data-study=\"{}\" data-what=\"{}\" data-newer=\"{newer}\">{}</button>",
+        "<button type=\"button\" class=\"fetch\" data-study=\"{}\" data-holder=\"{}\" data-what=\"{}\" data-newer=\"{newer}\">{}</button>",
         escape(&study.study_uid),
+        escape(&study.site),
         escape(&what),
         if newer { "Fetch newer" } else { "Fetch and open" }
     )
@@ -406,10 +407,10 @@ mod tests {
 
     #[test]
     fn what_is_elsewhere_is_fetched_first() {
-        let away = HistoryStudy { study_uid: "1.2".into(), ..Default::default() };
+        let away = HistoryStudy { study_uid: "1.2".into(), site: "county-b".into(), ..Default::default() };
         let copy = HistoryStudy { copy_here: true, objects: 60, ..away.clone() };
         let table: [(&HistoryStudy, Option<u32>, &[&str]); 3] = [
-            (&away, None, &["data-study=\"1.2\"", "data-newer=\"false\"", "elsewhere"]),
+            (&away, None, &["data-study=\"1.2\"", "data-holder=\"county-b\"", "data-newer=\"false\"", "elsewhere"]),
             (&copy, Some(60), &["/viewer?StudyInstanceUIDs=1.2", "copy here<"]),
             (&copy, Some(40), &["data-newer=\"true\"", "/viewer?StudyInstanceUIDs=1.2", "older copy here (40 of 60)"]),
         ];

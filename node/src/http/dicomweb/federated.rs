@@ -1,7 +1,7 @@
 //! A patient's studies at all sites, as one list: what is here from the catalogue, what is elsewhere from the ledger.
 //!
-//! One entry a study: copies are places of one record. A study that is here, original or copy, is ONLINE; the others are
-//! NEARLINE and come through this node, since a workstation knows no other. What could not be asked is told, and what
+//! One entry a study: copies are places of one record. A study that is here, original or open copy, is ONLINE; the others
+//! are NEARLINE and come through this node, since a workstation knows no other. What could not be asked is told, and what
 //! is here is shown in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use super::attributes::{
     elsewhere_item, study_item,
 };
 use super::query::Query;
-use super::search::{self, Found};
+use super::search::{self, Found, IsOpen};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, Description, LocalPatient, StudyRecord};
 use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
@@ -68,6 +68,7 @@ pub fn merge(
     query: &Query,
     patient: &PatientAsked,
     history: &HistoryDone,
+    open: &IsOpen<'_>,
     place: &Place<'_>,
 ) -> Result<Found, HttpError> {
     let view = &**archive.engine();
@@ -80,7 +81,12 @@ pub fn merge(
     let mut unchecked = 0;
     for uid in &uids {
         let places = by_uid.get(uid.as_str()).map(Vec::as_slice).unwrap_or_default();
-        match catalogue::study(view, uid)? {
+        let own = catalogue::study(view, uid)?;
+        let here = match own {
+            Some(own) => Some(own),
+            None => search::shown_copy(view, uid, open)?.map(|copy| copy.study),
+        };
+        match here {
             Some(record) => {
                 if here_matches(query, &record) {
                     let holder = places.iter().find(|study| !study.here).map(|study| study.site_name.as_str());

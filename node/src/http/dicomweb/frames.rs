@@ -22,6 +22,7 @@ use crate::dicom::json_values::{swap_words, word_bytes};
 use crate::dicom::source::{Source, in_file};
 use crate::dicom::syntax::{ByteOrder, EXPLICIT_LITTLE, TransferSyntax};
 use crate::http::error::HttpError;
+use crate::http::fetching::Held;
 use crate::http::negotiation::{self, Offer, Packing};
 use crate::http::stream::{Multipart, Sink, StreamError};
 use crate::http::{Service, Shared, blocking};
@@ -62,8 +63,8 @@ struct Object {
 }
 
 impl Object {
-    fn find(service: &Service, target: &Target) -> Result<Self, HttpError> {
-        let found = target.objects(service)?.into_iter().next();
+    fn find(service: &Service, target: &Target, held: &Held) -> Result<Self, HttpError> {
+        let found = target.objects(service, held)?.into_iter().next();
         let record = found.ok_or_else(|| HttpError::NotFound("there is no such instance here".into()))?;
         Ok(Self { syntax: syntax_of(&record)?, record })
     }
@@ -98,11 +99,11 @@ pub async fn frames(
     pairs: Pairs,
 ) -> Result<Response, HttpError> {
     let target = Target { study: path.study, series: Some(path.series), instance: Some(path.instance) };
-    ensure_here(&service, &target, &headers, &pairs).await?;
+    let held = ensure_here(&service, &target, &headers, &pairs).await?;
     let numbers = parse_list(&path.frames)?;
     let shared = service.clone();
     let (object, table) = blocking(move || {
-        let object = Object::find(&shared, &target)?;
+        let object = Object::find(&shared, &target, &held)?;
         let table = object.table(&shared)?;
         Ok((object, table))
     })
@@ -197,10 +198,10 @@ pub async fn bulk_data(
 ) -> Result<Response, HttpError> {
     let wanted = BulkPath::parse(&path.value).map_err(|error| HttpError::BadRequest(error.to_string()))?;
     let target = Target { study: path.study, series: Some(path.series), instance: Some(path.instance) };
-    ensure_here(&service, &target, &headers, &pairs).await?;
+    let held = ensure_here(&service, &target, &headers, &pairs).await?;
     let shared = service.clone();
     let (object, value) = blocking(move || {
-        let object = Object::find(&shared, &target)?;
+        let object = Object::find(&shared, &target, &held)?;
         let found = bulk::find(object.open(&shared.archive)?, &object.syntax, &wanted);
         let found = found.map_err(|error| HttpError::Unprocessable(error.to_string()))?;
         let value = found.ok_or_else(|| HttpError::NotFound("the object has no value under that path".into()))?;

@@ -33,9 +33,9 @@ pub async fn metadata(
     pairs: Pairs,
 ) -> Result<Response, HttpError> {
     must_take_json(&headers)?;
-    ensure_here(&service, &target, &headers, &pairs).await?;
+    let held = ensure_here(&service, &target, &headers, &pairs).await?;
     let shared = service.clone();
-    let records = blocking(move || target.objects(&shared)).await?;
+    let records = blocking(move || target.objects(&shared, &held)).await?;
     let (archive, root) = (service.archive.clone(), root(&headers));
     let body = service.streams.body(move |sink| write(&archive, &records, &root, sink)).await?;
     Ok(([(header::CONTENT_TYPE, "application/dicom+json")], body).into_response())

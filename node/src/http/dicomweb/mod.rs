@@ -7,6 +7,8 @@
 //! All text is UTF-8; objects go out byte for byte as they came in.
 
 mod attributes;
+#[cfg(test)]
+mod copies_tests;
 mod federated;
 mod frames;
 mod matching;
@@ -25,11 +27,12 @@ use axum::routing::get;
 use self::attributes::{Level, Place, STUDY_INSTANCE_UID};
 use self::federated::PatientAsked;
 use self::query::Query;
-use self::search::Found;
+use self::search::{Among, Found};
 use super::error::HttpError;
-use super::fetching::Cause;
+use super::fetching::{self, Cause, Held, Presence};
 use super::{Service, Shared, blocking, negotiation, origin};
 use crate::archive::catalogue::{self, ObjectRecord};
+use crate::archive::copies::{self, CopyRecord};
 use crate::dicom::identifiers::Uid;
 
 pub use frames::FrameTables;
@@ -91,11 +94,18 @@ impl Target {
     }
 
     /// The objects that it names, or what to do when there are none. Blocks for the catalogue.
-    fn objects(&self, service: &Service) -> Result<Vec<ObjectRecord>, HttpError> {
+    fn objects(&self, service: &Service, held: &Held) -> Result<Vec<ObjectRecord>, HttpError> {
         let view = &**service.archive.engine();
-        let objects = match &self.instance {
-            None => catalogue::objects_of(view, &self.study, self.series.as_deref())?,
-            Some(instance) => catalogue::object(view, instance)?.into_iter().filter(|o| self.names(o)).collect(),
+        let series = self.series.as_deref();
+        let objects = match (held, &self.instance) {
+            (Held::Own, None) => catalogue::objects_of(view, &self.study, series)?,
+            (Held::Own, Some(instance)) => {
+                catalogue::object(view, instance)?.into_iter().filter(|o| self.names(o)).collect()
+            }
+            (Held::Copy(copy), None) => copies::objects(view, &copy.id, series)?,
+            (Held::Copy(copy), Some(instance)) => {
+                copies::object(view, &copy.id, series.unwrap_or_default(), instance)?.into_iter().collect()
+            }
         };
         if objects.is_empty() {
             return Err(HttpError::NotFound("this study has no such series or instance here".into()));
@@ -109,26 +119,43 @@ impl Target {
     }
 }
 
-/// Makes sure that the study of a target is here, fetching it when the request says for whom and what for.
-async fn ensure_here(service: &Service, target: &Target, headers: &HeaderMap, pairs: &Pairs) -> Result<(), HttpError> {
+/// How a request asks for a study of another site.
+const ASK_SO: &str = "say for whom, what for and in whose name, and it is fetched first: ?patient=resident:NUMBER&purpose=treatment\
+    &user=NAME (or the headers Tessera-Patient, Tessera-Purpose and Tessera-User)";
+
+/// Makes sure that the study of a target is here whole and may be shown, fetching it when the request says for whom and
+/// what for. A copy that was closed, or whose time has passed, is fetched again, which is the holder's new decision.
+async fn ensure_here(
+    service: &Service,
+    target: &Target,
+    headers: &HeaderMap,
+    pairs: &Pairs,
+) -> Result<Held, HttpError> {
     target.check()?;
-    if service.is_here(&target.study).await? {
-        return Ok(());
-    }
     let cause = cause(headers, &pairs.0);
+    if let Presence::Here(held) = service.presence(&target.study, &cause).await? {
+        return Ok(held);
+    }
     if cause.patient.is_empty() || cause.purpose.is_empty() || cause.user.is_empty() {
-        return Err(HttpError::NotFound(
-            "this archive does not hold that study. If another site does, say for whom, what for and in whose name, and it is fetched \
-             first: ?patient=resident:NUMBER&purpose=treatment&user=NAME (or the headers Tessera-Patient, \
-             Tessera-Purpose and Tessera-User)"
-                .into(),
-        ));
+        // A viewer says nothing, and its requests come while the page's own fetch still runs.
+        return match service.awaited(&target.study, &cause).await? {
+            Presence::Here(held) => Ok(held),
+            Presence::Closed(why) => {
+                Err(HttpError::Refused(format!("the copy that is here may not be shown: {why}; {ASK_SO}")))
+            }
+            Presence::Absent => Err(HttpError::NotFound(format!(
+                "this archive does not hold that study whole. If another site does, {ASK_SO}"
+            ))),
+        };
     }
     service.bring(&target.study, &cause, false).await?;
-    if service.is_here(&target.study).await? {
-        return Ok(());
+    match service.presence(&target.study, &cause).await? {
+        Presence::Here(held) => Ok(held),
+        Presence::Closed(why) => Err(HttpError::Refused(format!("the study was fetched, and closed since: {why}"))),
+        Presence::Absent => Err(HttpError::Elsewhere(
+            "the study was fetched but is not in the catalogue; the node's log says why".into(),
+        )),
     }
-    Err(HttpError::Elsewhere("the study was fetched but is not in the catalogue; the node's log says why".into()))
 }
 
 /// For whom and what for, from headers or parameters; headers don't end up in the logs of proxies.
@@ -138,7 +165,9 @@ fn cause(headers: &HeaderMap, pairs: &[(String, String)]) -> Cause {
         let parameter = || pairs.iter().find(|(name, _)| name == parameter).map(|(_, value)| value.as_str());
         header.or_else(parameter).unwrap_or_default().trim().to_owned()
     };
+    let holder = text("tessera-holder", "holder");
     Cause {
+        holder: Some(holder).filter(|holder| !holder.is_empty()),
         patient: text("tessera-patient", "patient"),
         purpose: text("tessera-purpose", "purpose"),
         user: text("tessera-user", "user"),
@@ -164,10 +193,13 @@ async fn search_studies(
 ) -> Result<Response, HttpError> {
     must_take_json(&headers)?;
     let query = Query::parse(&pairs)?;
-    let (root, archive) = (root(&headers), service.archive.clone());
+    let (root, archive, federated) = (root(&headers), service.archive.clone(), service.federated.clone());
     let Some(patient) = PatientAsked::of(&query) else {
-        let found = blocking(move || search::study_items(&archive, &query, &place(&archive, &root))).await?;
-        return Ok(answer(found));
+        let work = move || {
+            let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
+            search::study_items(&archive, &query, Among::All(&open), &place(&archive, &root))
+        };
+        return Ok(answer(blocking(work).await?));
     };
     let history = federated::history(&service, &patient).await;
     let (history, failed) = match history {
@@ -176,7 +208,10 @@ async fn search_studies(
     };
     let as_of = history.as_of.clone();
     let missing: Vec<String> = failed.into_iter().chain(history.missing.clone()).collect();
-    let work = move || federated::merge(&archive, &query, &patient, &history, &place(&archive, &root));
+    let work = move || {
+        let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
+        federated::merge(&archive, &query, &patient, &history, &open, &place(&archive, &root))
+    };
     let mut found = blocking(work).await?;
     found.warnings.extend(missing);
     let mut response = answer(found);
@@ -213,16 +248,25 @@ async fn search_parts(
     const SERIES_INSTANCE_UID: u32 = 0x0020_000E;
     must_take_json(&headers)?;
     let mut query = Query::parse(&pairs.0)?;
+    let mut held = None;
     if !target.study.is_empty() {
-        ensure_here(&service, &target, &headers, &pairs).await?;
+        held = Some(ensure_here(&service, &target, &headers, &pairs).await?);
         query.within(STUDY_INSTANCE_UID, &target.study);
     }
     if let Some(series) = &target.series {
         query.within(SERIES_INSTANCE_UID, series);
     }
-    let (root, archive) = (root(&headers), service.archive.clone());
-    let found = blocking(move || search::part_items(&archive, &query, level, &place(&archive, &root))).await?;
-    Ok(answer(found))
+    let (root, archive, federated) = (root(&headers), service.archive.clone(), service.federated.clone());
+    let work = move || {
+        let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
+        let among = match &held {
+            None => Among::All(&open),
+            Some(Held::Own) => Among::Own,
+            Some(Held::Copy(copy)) => Among::Copy(copy),
+        };
+        search::part_items(&archive, &query, level, among, &place(&archive, &root))
+    };
+    Ok(answer(blocking(work).await?))
 }
 
 fn place<'a>(archive: &'a crate::archive::Archive, root: &'a str) -> Place<'a> {

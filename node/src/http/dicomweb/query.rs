@@ -13,8 +13,8 @@ use crate::http::fetching::Cause;
 
 /// Results of one answer; further ones by `offset`.
 pub const RESULTS_MAX: usize = 1000;
-/// How far an answer may be behind the first result: what is skipped is read too.
-pub const OFFSET_MAX: usize = 1_000_000;
+/// How far an answer may be behind the first result: what is skipped is read too. As many as are searched.
+pub const OFFSET_MAX: usize = 20_000;
 
 #[derive(Debug, Clone)]
 pub struct Condition {
@@ -61,6 +61,7 @@ impl Query {
             "patient" => self.cause.patient = value.to_owned(),
             "purpose" => self.cause.purpose = value.to_owned(),
             "user" => self.cause.user = value.to_owned(),
+            "holder" => self.cause.holder = Some(value.to_owned()),
             _ => self.attribute(name, value, fuzzy)?,
         }
         if self.offset > OFFSET_MAX {
@@ -151,7 +152,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         let table = [
             ("limit", "x", "limit is a number"),
-            ("offset", "2000000", "at most 1000000"),
+            ("offset", "20001", "at most 20000"),
             ("PatientsName", "A", "no DICOM attribute"),
             ("StudyDate", "2026", "YYYYMMDD"),
         ];

@@ -25,9 +25,9 @@ pub async fn objects(
     headers: HeaderMap,
     pairs: Pairs,
 ) -> Result<Response, HttpError> {
-    ensure_here(&service, &target, &headers, &pairs).await?;
+    let held = ensure_here(&service, &target, &headers, &pairs).await?;
     let (shared, one) = (service.clone(), target.instance.is_some());
-    let records = blocking(move || target.objects(&shared)).await?;
+    let records = blocking(move || target.objects(&shared, &held)).await?;
     let archive = service.archive.clone();
     match packing(&headers, &records, one)? {
         Packing::Single(media) => {

@@ -305,8 +305,7 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
 
     *web.told.fetch_error.lock().expect("a lock") = None;
     let data_set = native(&Sample::default());
-    *web.told.arrives.lock().expect("a lock") =
-        Some((web.archive.clone(), EXPLICIT_LITTLE.into(), data_set.clone().into()));
+    *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), vec![data_set.clone()]));
     let by_header =
         [("tessera-patient", "resident:110105"), ("tessera-purpose", "treatment"), ("tessera-user", "Dr Li")];
     let answer = web.get("/dicom-web/studies/1.2.3", &by_header).await;

@@ -1,0 +1,144 @@
+//! Working copies as a client of DICOMweb meets them: whole or not at all, for their time and purpose, and never in place
+//! of the hospital's own study.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use tessera_policy::Purpose;
+
+use crate::archive::copies::Ground;
+use crate::archive::ingest::now_ms;
+use crate::archive::testing::{arrive, copy_id, data_set, ground, manifest, whole};
+use crate::dicom::syntax::EXPLICIT_LITTLE;
+use crate::http::testing::{Web, no_consent};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const STUDY: &str = "/dicom-web/studies/1.2.3";
+const CAUSE: &str = "?patient=resident:110105&purpose=treatment";
+
+fn sent() -> Vec<Vec<u8>> {
+    (1..=3).map(|n| data_set("1.2.3", &format!("1.2.3.1.{n}"), "of b")).collect()
+}
+
+/// The last bytes of each part: the data sets as they went out.
+fn ends_with(web_parts: &[(String, Vec<u8>)], expected: &[Vec<u8>]) -> bool {
+    web_parts.len() == expected.len() && web_parts.iter().zip(expected).all(|((_, file), sent)| file.ends_with(sent))
+}
+
+#[tokio::test]
+async fn part_of_a_study_is_never_served_and_a_fetch_goes_on_from_it() {
+    let web = Web::new();
+    let (id, sent) = (copy_id("county-b", 1, 1), sent());
+    arrive(&web.archive, &id, &manifest(&id, &sent), &sent[..1]).expect("one of three arrives");
+    for path in ["", "/metadata", "/series", "/instances", "/series/1.2.3.1/instances/1.2.3.1.1"] {
+        let answer = web.get(&format!("{STUDY}{path}"), &[]).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path} {}", answer.text());
+    }
+    assert_eq!(web.get("/dicom-web/studies", &[]).await.json(), json!([]));
+    *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), sent.clone()));
+    let answer = web.get(&format!("{STUDY}{CAUSE}"), &[]).await;
+    assert!(ends_with(&answer.parts(), &sent), "all three");
+    assert!(ends_with(&web.get(STUDY, &[]).await.parts(), &sent));
+    assert_eq!(web.told.asked.lock().expect("a lock").len(), 1, "it was fetched once");
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_running_fetch() {
+    let web = Web::new();
+    let (id, sent) = (copy_id("county-b", 1, 1), sent());
+    let turn = web.archive.turns().of("1.2.3");
+    let fetching = turn.lock().await;
+    arrive(&web.archive, &id, &manifest(&id, &sent), &sent[..1]).expect("one of three arrives");
+    let mut request = std::pin::pin!(web.get(STUDY, &[]));
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    // Once the request has the turn in its hands it waits for it.
+    while Arc::strong_count(&turn) == 1 {
+        assert!(futures::poll!(request.as_mut()).is_pending(), "nothing is answered while the fetch runs");
+        assert!(tokio::time::Instant::now() < deadline, "the request does not wait");
+        tokio::task::yield_now().await;
+    }
+    assert!(futures::poll!(request.as_mut()).is_pending());
+    whole(&web.archive, &id, &sent);
+    drop(fetching);
+    assert!(ends_with(&request.await.parts(), &sent));
+}
+
+#[tokio::test]
+async fn a_copy_whose_ground_is_gone_is_asked_for_again_or_refused() {
+    let over = |ground: Ground| Ground { expires_ms: now_ms() - 1, ..ground };
+    // (ground, what the ledger has against it, parameters, part of the refusal; "": it is served)
+    let table = [
+        (ground(Purpose::Treatment), None, "", ""),
+        (ground(Purpose::Treatment), None, "?purpose=treatment", ""),
+        (ground(Purpose::Treatment), None, "?purpose=research", "another purpose"),
+        (over(ground(Purpose::Treatment)), None, "", "its time has passed"),
+        (ground(Purpose::Treatment), Some("consent 01 was revoked"), "", "consent 01 was revoked"),
+    ];
+    for (ground, closed, parameters, refusal) in table {
+        let web = Web::new();
+        let (id, sent) = (copy_id("county-b", 1, 1), sent());
+        arrive(&web.archive, &id, &manifest(&id, &sent), &sent).expect("all arrives");
+        web.archive.complete_copy(&id, ground).expect("complete");
+        *web.told.closed.lock().expect("a lock") = closed.map(str::to_owned);
+        *web.told.fetch_error.lock().expect("a lock") = Some(no_consent);
+        let listed = web.get("/dicom-web/studies?StudyInstanceUID=1.2.3", &[]).await.json();
+        let answer = web.get(&format!("{STUDY}{parameters}"), &[]).await;
+        if refusal.is_empty() {
+            assert!(ends_with(&answer.parts(), &sent), "{parameters}");
+            assert_eq!(listed[0]["00080056"]["Value"], json!(["ONLINE"]));
+            assert_eq!(listed[0]["00080080"]["Value"], json!(["county-b"]));
+            continue;
+        }
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text());
+        assert!(answer.text().contains(refusal) && answer.text().contains("patient="), "{}", answer.text());
+        if parameters.is_empty() {
+            assert_eq!(listed, json!([]), "what may not be shown is not listed as here");
+        }
+        // Who says for whom and what for is answered by the holder's decision now.
+        let cause = if parameters.is_empty() { CAUSE.to_owned() } else { format!("{parameters}&patient=resident:1") };
+        let asked = web.get(&format!("{STUDY}{cause}"), &[]).await;
+        assert_eq!(asked.status, StatusCode::FORBIDDEN);
+        assert!(asked.text().contains("no consent is in force"), "{}", asked.text());
+    }
+}
+
+fn uids(answer: &Value) -> Vec<&str> {
+    let items = answer.as_array().expect("a list").iter();
+    items.filter_map(|item| item["0020000D"]["Value"][0].as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_own_study_goes_first_and_each_copy_can_be_named() {
+    let web = Web::new();
+    let (b, c) = (copy_id("county-b", 1, 1), copy_id("county-c", 2, 1));
+    let [own, of_b, of_c] = ["own", "of b", "of c"].map(|text| data_set("1.2.3", "1.2.3.1.1", text));
+    let only_c = data_set("1.2.9", "1.2.9.1.1", "of c");
+    whole(&web.archive, &b, std::slice::from_ref(&of_b));
+    whole(&web.archive, &c, std::slice::from_ref(&of_c));
+    whole(&web.archive, &copy_id("county-c", 3, 1), &[only_c]);
+    web.store(EXPLICIT_LITTLE, &own).await;
+    let instance = "/series/1.2.3.1/instances/1.2.3.1.1";
+    for (parameters, expected) in [("", &own), ("?holder=county-b", &of_b), ("?holder=county-c", &of_c)] {
+        for path in ["", instance] {
+            let answer = web.get(&format!("{STUDY}{path}{parameters}"), &[]).await;
+            assert!(ends_with(&answer.parts(), std::slice::from_ref(expected)), "{path}{parameters}");
+        }
+    }
+    assert_eq!(web.get(&format!("{STUDY}?holder=county-d"), &[]).await.status, StatusCode::NOT_FOUND);
+    // One entry a study, newest first.
+    let table: [(&str, &[&str]); 4] = [
+        ("/studies", &["1.2.9", "1.2.3"]),
+        ("/studies?limit=1&offset=1", &["1.2.3"]),
+        ("/instances", &["1.2.9", "1.2.3"]),
+        ("/studies?PatientID=H-1", &["1.2.3", "1.2.9"]),
+    ];
+    for (path, expected) in table {
+        assert_eq!(uids(&web.get(&format!("/dicom-web{path}"), &[]).await.json()), expected, "{path}");
+    }
+    let series = web.get("/dicom-web/studies/1.2.9/series", &[]).await.json();
+    assert_eq!(series[0]["00201209"]["Value"], json!([1]));
+    let metadata = web.get(&format!("{STUDY}/metadata?holder=county-b"), &[]).await.json();
+    assert_eq!(metadata[0]["00081030"]["Value"], json!(["of b"]));
+}
