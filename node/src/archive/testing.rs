@@ -1,5 +1,6 @@
 //! Working copies for tests: data sets written by hand, the manifest that a holder would have registered of them, and
-//! their arrival without a network. Not for tests of the transfer itself.
+//! their arrival without a network. All objects are small and in Explicit VR Little Endian.
+//! Not for tests of the transfer itself, which are federation's and the black-box tests'.
 
 use std::path::Path;
 use std::sync::Arc;
