@@ -79,9 +79,10 @@ impl Federation {
     /// The patient confirms with the holder's code that `requester` may see the images, for treatment.
     #[track_caller]
     pub fn allow(&self, holder: usize, requester: usize, id: &str) {
-        let code = self.nodes[holder].run(&["consent", "code", "--id", id]).success().stdout;
-        let code = code.lines().next().expect("a code");
         let node = &self.nodes[requester];
+        let agreed = ["consent", "code", "--id", id, "--to-site", node.seat.name];
+        let code = self.nodes[holder].run(&agreed).success().stdout;
+        let code = code.lines().next().expect("a code");
         let grant = ["consent", "grant", "--id", id, "--to-site", node.seat.name, "--patient-code", code];
         node.run(&grant).success().says("certified");
     }

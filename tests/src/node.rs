@@ -92,6 +92,7 @@ impl Node {
         option("--dicom", format!("127.0.0.1:{dicom}"));
         option("--http", format!("127.0.0.1:{http}"));
         option("--quiet-period-ms", QUIET_PERIOD_MS.to_string());
+        option("--users-role", "physician".into());
         if core != 0 {
             option("--core", format!("127.0.0.1:{core}"));
         }
