@@ -16,7 +16,7 @@ use crate::http::testing::{Web, no_consent};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const STUDY: &str = "/dicom-web/studies/1.2.3";
-const CAUSE: &str = "?patient=resident:110105&purpose=treatment";
+const CAUSE: &str = "?patient=resident:110105&purpose=treatment&user=li.wei";
 
 fn sent() -> Vec<Vec<u8>> {
     (1..=3).map(|n| data_set("1.2.3", &format!("1.2.3.1.{n}"), "of b")).collect()
@@ -97,7 +97,11 @@ async fn a_copy_whose_ground_is_gone_is_asked_for_again_or_refused() {
             assert_eq!(listed, json!([]), "what may not be shown is not listed as here");
         }
         // Who says for whom and what for is answered by the holder's decision now.
-        let cause = if parameters.is_empty() { CAUSE.to_owned() } else { format!("{parameters}&patient=resident:1") };
+        let cause = if parameters.is_empty() {
+            CAUSE.to_owned()
+        } else {
+            format!("{parameters}&patient=resident:1&user=li.wei")
+        };
         let asked = web.get(&format!("{STUDY}{cause}"), &[]).await;
         assert_eq!(asked.status, StatusCode::FORBIDDEN);
         assert!(asked.text().contains("no consent is in force"), "{}", asked.text());
