@@ -41,9 +41,11 @@ install_packages() { # package...
     logged apt as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
 }
 
+# libclang itself; libclang-cpp, which Mesa and others bring along, is another library and does not serve.
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || ldconfig -p 2>/dev/null | grep -q 'libclang\(-[0-9]*\)\?\.so'
+    { compgen -G '/usr/lib/llvm-*/lib/libclang*.so*'; ldconfig -p 2>/dev/null; } |
+        grep -qE '(^|/|\s)libclang(-[0-9.]+)?\.so'
 }
 
 # What compiles the program: a Rust toolchain, a C++ compiler, libclang for RocksDB's bindings.
