@@ -48,10 +48,23 @@ pub enum EngineError {
     Locked { directory: String },
     #[error("the database is damaged: restore the directory from a backup or rejoin with an empty one ({detail})")]
     Corrupt { detail: String },
+    #[error(
+        "the database in {directory} lacks writes that had been on the disk ({found} of {synced} are left): its \
+         write-ahead log is damaged, or part of the directory is an older copy. Restore the directory from a backup. To \
+         go on with what is left, as with an older copy that was put back, remove the file {directory}/SYNCED"
+    )]
+    LostWrites { directory: String, found: u64, synced: u64 },
     #[error("reading or writing the database failed: check the disk and the directory's permissions ({detail})")]
     Io { detail: String },
     #[error("the database stopped after a failed write and must be opened again by a new process ({cause})")]
     Dead { cause: String },
+}
+
+impl EngineError {
+    /// Whether what lies on the disk is not what was written; no other attempt at it will help.
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::LostWrites { .. })
+    }
 }
 
 /// One change of a batch.

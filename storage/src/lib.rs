@@ -18,6 +18,8 @@ pub mod memory;
 pub mod pixels;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+#[cfg(feature = "rocksdb")]
+mod synced;
 
 pub use engine::{
     Batch, DurableCallback, Engine, EngineError, Operation, Pairs, Table, Ticket, View, prefix_end, wait_durable,

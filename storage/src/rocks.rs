@@ -7,7 +7,8 @@
 //! Choices that carry the promises of [`crate::engine`]:
 //! - `PointInTime` recovery. A power cut can leave holes in the unsynced tail of the log; replay stops at the first
 //!   one. `TolerateCorruptedTailRecords` would go on with the next log file and leave a hole in the order.
-//! - Synced log files are tracked in the manifest, so that a log that lost *synced* bytes is refused, not shortened.
+//! - Synced log files are tracked in the manifest, and the newest synced sequence number in a file beside the database
+//!   ([`crate::synced`]), so that a log that lost *synced* bytes, by rot say, is refused and not shortened.
 //! - Pipelined and unordered writes are off: tickets follow the order of the log.
 //! - A reserve: when free space falls below it, batches that put something are refused while the engine lives on.
 //!   A log write that hits the end of the disk is no longer recoverable.
@@ -28,6 +29,7 @@ use self_cell::self_cell;
 use crate::engine::{Batch, DurableCallback, Engine, EngineError, Operation, Pairs, Table, Ticket, View, check_tables};
 use crate::flusher::Flusher;
 use crate::memory::DeadView;
+use crate::synced::{self, Synced};
 
 /// Open files: a province of records fits into it, and it stays below the usual limit of 1,024 descriptors.
 const OPEN_FILES_MAX: i32 = 512;
@@ -95,8 +97,9 @@ impl RocksEngine {
             low_space: AtomicBool::new(false),
         });
         store.look_at_free_space()?;
+        let synced = store.check_synced()?;
         let for_sync = Arc::clone(&store);
-        let flusher = Flusher::start(Box::new(move || for_sync.sync(options.sync)))?;
+        let flusher = Flusher::start(Box::new(move || for_sync.sync(options.sync.then_some(&synced))))?;
         Ok(Self { flusher, store })
     }
 }
@@ -154,8 +157,29 @@ fn engine_error(error: &rocksdb::Error) -> EngineError {
 }
 
 impl Store {
-    fn sync(&self, sync: bool) -> Result<(), EngineError> {
-        self.db.flush_wal(sync).map_err(|error| engine_error(&error))?;
+    /// Whether all is here that was synced before.
+    fn check_synced(&self) -> Result<Synced, EngineError> {
+        let (file, synced) = Synced::open(&self.directory).map_err(|error| self.synced_error(&error))?;
+        let found = self.db.latest_sequence_number();
+        match synced.filter(|synced| *synced > found) {
+            Some(synced) => {
+                Err(EngineError::LostWrites { directory: self.directory.display().to_string(), found, synced })
+            }
+            None => Ok(file),
+        }
+    }
+
+    fn synced_error(&self, error: &std::io::Error) -> EngineError {
+        EngineError::Io { detail: format!("{}: {error}", synced::path(&self.directory).display()) }
+    }
+
+    /// Without `synced` what was written only survives the process.
+    fn sync(&self, synced: Option<&Synced>) -> Result<(), EngineError> {
+        let written = self.db.latest_sequence_number();
+        self.db.flush_wal(synced.is_some()).map_err(|error| engine_error(&error))?;
+        if let Some(synced) = synced {
+            synced.note(written).map_err(|error| self.synced_error(&error))?;
+        }
         self.look_at_free_space()
     }
 

@@ -121,6 +121,11 @@ impl Appender {
         self.shared.lock().check_alive()
     }
 
+    /// Ends the store, as after a failed write of its own: all that follows fails.
+    pub(crate) fn end(&self, error: &StoreError) {
+        self.shared.lock().dead.get_or_insert_with(|| error.to_string());
+    }
+
     /// True when an object of this hash is stored or about to be.
     pub(crate) fn is_known(&self, hash: &ObjectHash) -> Result<bool, StoreError> {
         self.shared.is_known(&self.shared.lock(), hash)
@@ -345,11 +350,7 @@ impl Writer {
 
     fn sync(&self, pack: u64) -> Result<(), StoreError> {
         Counters::count(&self.core().counters.syncs, 1);
-        self.file.sync_data().map_err(|error| {
-            // Whatever the cause, a full disk included: what the pages hold now is unknown.
-            let detail = format!("{}: {error}", self.core().packs.path(pack).display());
-            StoreError::Io { action: "syncing a pack".to_owned(), detail }
-        })
+        self.file.sync_data().map_err(|error| StoreError::sync(&self.core().packs.path(pack), &error))
     }
 
     /// Cuts off records that were written in part. When that fails too, the first error is no longer harmless.

@@ -109,7 +109,7 @@ impl Core {
         self.engine.as_ref()
     }
 
-    /// What the index says; an entry into a pack that is gone says nothing, so that a resend heals the loss.
+    /// What the index says; an entry into a pack that is gone, or of damage, says nothing, so that a resend heals it.
     pub(crate) fn live(&self, hash: &ObjectHash) -> Result<Option<(Place, u64)>, StoreError> {
         let mut gone = None;
         loop {
@@ -135,9 +135,14 @@ impl Core {
 
     /// The record of a live object.
     pub(crate) fn open_object(&self, hash: &ObjectHash) -> Result<OpenRecord, StoreError> {
-        let (place, _) = self.live(hash)?.ok_or(StoreError::NotFound { hash: *hash })?;
+        let (place, file) = loop {
+            let Some((place, _)) = self.live(hash)? else { return Err(self.absence(hash)?) };
+            // None: compaction took the pack away between the two looks; the index names the record's new place.
+            if let Some(file) = self.packs.handle(place.pack)? {
+                break (place, file);
+            }
+        };
         let damaged = |what| StoreError::Damaged { damage: Damage { place, hash: Some(*hash), what } };
-        let file = self.packs.handle(place.pack)?.ok_or_else(|| damaged(DamageKind::PackShortened))?;
         // The index was written behind the record, so its bytes are in the file, unless they were lost.
         let found = OpenRecord::find(&file, place, u64::MAX, &self.keys);
         match found {
@@ -148,6 +153,19 @@ impl Core {
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged(DamageKind::CutShort)),
             Err(error) => Err(StoreError::io("reading a pack", &self.packs.path(place.pack), &error)),
         }
+    }
+
+    /// Why an object can't be read: it is damaged, or not here at all.
+    fn absence(&self, hash: &ObjectHash) -> Result<StoreError, StoreError> {
+        Ok(match index::entry(self.view(), hash)? {
+            Some(Entry::Damaged { place, what, .. }) => {
+                StoreError::Damaged { damage: Damage { place, hash: Some(*hash), what } }
+            }
+            Some(Entry::Live { place, .. }) => {
+                StoreError::Damaged { damage: Damage { place, hash: Some(*hash), what: DamageKind::PackShortened } }
+            }
+            Some(Entry::Forgotten { .. }) | None => StoreError::NotFound { hash: *hash },
+        })
     }
 
     /// Refuses what would take the disk below its reserve. `coming` is what will be written, bytes.

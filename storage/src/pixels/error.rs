@@ -30,8 +30,10 @@ pub enum StoreError {
     #[error("pack {pack} is of a newer format: run the version of this program that wrote it, or a newer one")]
     NewerFormat { pack: u64 },
     #[error(
-        "new objects are refused: {free_bytes} bytes are free and {limit_bytes} are kept in reserve; free space or \
-         enlarge the disk"
+        "the disk is nearly full, new objects are refused: {} MB are free and {} MB are kept in reserve; free space or \
+         enlarge the disk",
+        .free_bytes / 1_000_000,
+        .limit_bytes / 1_000_000
     )]
     WatermarkReached { free_bytes: u64, limit_bytes: u64 },
     #[error("the disk is full: free space or enlarge it, then send again ({detail})")]
@@ -60,12 +62,18 @@ pub enum StoreError {
     PartialsFull { needed_bytes: u64, limit_bytes: u64 },
     #[error("pack {pack} is still being written and can't be compacted")]
     PackInUse { pack: u64 },
+    #[error("the work was broken off")]
+    BrokenOff,
     #[error("the system gives no random numbers")]
     NoRandomness,
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("{action} failed: check the disk and the directory's permissions ({detail})")]
     Io { action: String, detail: String },
+    #[error(
+        "what was written did not reach the disk: check the disk; the node stops, since nothing may go on from there ({detail})"
+    )]
+    SyncFailed { detail: String },
     #[error("the pixel store stopped after a failed write and must be opened again by a new process ({cause})")]
     Dead { cause: String },
 }
@@ -104,6 +112,11 @@ fn named(hash: &Option<ObjectHash>) -> String {
 }
 
 impl StoreError {
+    /// A failed sync, a full disk included: what the pages hold now is unknown, so the store ends (see `flusher`).
+    pub(crate) fn sync(path: &Path, error: &io::Error) -> Self {
+        Self::SyncFailed { detail: format!("{}: {error}", path.display()) }
+    }
+
     /// Names what was being done, and tells a full disk from other failures.
     pub(crate) fn io(action: &str, path: &Path, error: &io::Error) -> Self {
         let detail = format!("{}: {error}", path.display());

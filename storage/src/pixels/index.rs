@@ -4,8 +4,10 @@
 //! ```text
 //! 'o' hash algorithm, hash 32 -> version 1 | 1 live | pack 8 | offset 8 | receipt 8 | body bytes 8
 //!                                version 1 | 2 forgotten | receipt 8
+//!                                version 1 | 3 damaged | pack 8 | offset 8 | receipt 8 | body bytes 8 | kind 8
 //! 'w' pack 8                  -> offset 8: records before it are indexed, and settled by the catalogue
 //! 's'                         -> highest receipt number in use 8
+//! 'd', 'c'                    -> see `damages`
 //! ```
 //! Pack numbers in keys are big-endian, so that they sort; values are little-endian.
 //!
@@ -16,6 +18,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Batch, Engine, EngineError, Table, View};
+use crate::pixels::error::DamageKind;
 use crate::pixels::hash::ObjectHash;
 use crate::pixels::record::{Header, Place, ReceiptId, RecordKind};
 
@@ -25,12 +28,26 @@ pub const OBJECTS: Table = "objects";
 const ENTRY_VERSION: u8 = 1;
 const LIVE: u8 = 1;
 const FORGOTTEN: u8 = 2;
+const DAMAGED: u8 = 3;
 
 /// What the index says of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    Live { place: Place, receipt: ReceiptId, body_bytes: u64 },
-    Forgotten { receipt: ReceiptId },
+    Live {
+        place: Place,
+        receipt: ReceiptId,
+        body_bytes: u64,
+    },
+    Forgotten {
+        receipt: ReceiptId,
+    },
+    /// The record at `place` was found damaged: the object is not here, and a record with its bytes is welcome.
+    Damaged {
+        place: Place,
+        receipt: ReceiptId,
+        body_bytes: u64,
+        what: DamageKind,
+    },
 }
 
 impl Entry {
@@ -47,6 +64,12 @@ impl Entry {
                 bytes.push(FORGOTTEN);
                 bytes.extend(receipt.0.to_le_bytes());
             }
+            Entry::Damaged { place, receipt, body_bytes, what } => {
+                bytes.push(DAMAGED);
+                for number in [place.pack, place.offset, receipt.0, body_bytes, what.number().into()] {
+                    bytes.extend(number.to_le_bytes());
+                }
+            }
         }
         bytes
     }
@@ -57,6 +80,11 @@ impl Entry {
         match (version, state, numbers.as_slice()) {
             (ENTRY_VERSION, LIVE, &[pack, offset, receipt, body_bytes]) => {
                 Some(Entry::Live { place: Place { pack, offset }, receipt: ReceiptId(receipt), body_bytes })
+            }
+            (ENTRY_VERSION, DAMAGED, &[pack, offset, receipt, body_bytes, what]) => {
+                let what = DamageKind::of_number(u8::try_from(what).ok()?)?;
+                let (place, receipt) = (Place { pack, offset }, ReceiptId(receipt));
+                Some(Entry::Damaged { place, receipt, body_bytes, what })
             }
             (ENTRY_VERSION, FORGOTTEN, &[receipt]) => Some(Entry::Forgotten { receipt: ReceiptId(receipt) }),
             _ => None,
@@ -99,7 +127,10 @@ impl IndexChanges {
         };
         let receipt = header.receipt;
         let is_newest = match known {
-            Some(Entry::Live { place: known_place, receipt: known, .. }) => (receipt, place) > (known, known_place),
+            Some(
+                Entry::Live { place: known_place, receipt: known, .. }
+                | Entry::Damaged { place: known_place, receipt: known, .. },
+            ) => (receipt, place) > (known, known_place),
             Some(Entry::Forgotten { receipt: known }) => receipt > known,
             None => true,
         };
@@ -116,9 +147,13 @@ impl IndexChanges {
 
     pub(crate) fn put(self, batch: &mut Batch) {
         for (hash, entry) in self.0 {
-            batch.put(OBJECTS, object_key(&hash), entry.encode());
+            put_entry(batch, &hash, entry);
         }
     }
+}
+
+pub(crate) fn put_entry(batch: &mut Batch, hash: &ObjectHash, entry: Entry) {
+    batch.put(OBJECTS, object_key(hash), entry.encode());
 }
 
 /// How far into `pack` records are indexed and settled.
@@ -158,9 +193,11 @@ mod tests {
         let place = Place { pack: 2, offset: 32 };
         let live = Entry::Live { place, receipt: ReceiptId(3), body_bytes: 4 };
         let forgotten = Entry::Forgotten { receipt: ReceiptId(5) };
+        let damaged = Entry::Damaged { place, receipt: ReceiptId(3), body_bytes: 4, what: DamageKind::Body };
         let table = [
             (live, "01010200000000000000200000000000000003000000000000000400000000000000"),
             (forgotten, "01020500000000000000"),
+            (damaged, "010302000000000000002000000000000000030000000000000004000000000000000200000000000000"),
         ];
         for (entry, golden) in table {
             assert_eq!(hex::encode(entry.encode()), golden);

@@ -65,7 +65,8 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError>
     let failed = |error| StoreError::io("writing a file", path, &error);
     let draft = path.with_extension("new");
     let mut file = File::create(&draft).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.sync_all().map_err(|error| StoreError::sync(path, &error))?;
     std::fs::rename(&draft, path).map_err(failed)?;
     path.parent().map_or(Ok(()), sync_directory)
 }

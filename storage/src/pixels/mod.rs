@@ -21,6 +21,7 @@
 
 mod appender;
 mod core;
+mod damages;
 mod error;
 mod hash;
 mod index;
@@ -48,7 +49,7 @@ pub use index::OBJECTS;
 pub use large::LargeWriter;
 pub use partial::{Partial, PartialInfo};
 pub use read::{ObjectReader, READ_BYTES_MAX};
-pub use reclaim::PackUsage;
+pub use reclaim::{Pace, PackUsage};
 pub use record::{Place, ReceiptId, RecordKind};
 pub use recovery::{OnRecovered, Recovered, RecoveryReport};
 pub use scrub::{ScrubCursor, ScrubReport};

@@ -17,6 +17,9 @@ use crate::pixels::seal::Keyring;
 /// Pack files that are kept open for reading. Far below the usual limit of 1,024 descriptors.
 const HANDLES_MAX: usize = 128;
 
+/// The directory of packs, below the store's own.
+pub(crate) const PACKS: &str = "packs";
+
 /// The directory of packs.
 pub(crate) struct Packs {
     directory: PathBuf,
@@ -32,7 +35,7 @@ struct Handles {
 
 impl Packs {
     pub(crate) fn open(store: &Path) -> Result<Self, StoreError> {
-        let directory = store.join("packs");
+        let directory = store.join(PACKS);
         create_directory(&directory)?;
         Ok(Self { directory, handles: Mutex::default() })
     }
@@ -59,13 +62,12 @@ impl Packs {
         let path = self.path(pack);
         let failed = |error: io::Error| StoreError::io("creating a pack", &path, &error);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
-        let written =
-            file.write_all_at(&encode_pack_header(PackKind::Appended, keys), 0).and_then(|()| file.sync_all());
-        if let Err(error) = written {
+        if let Err(error) = file.write_all_at(&encode_pack_header(PackKind::Appended, keys), 0) {
             // A file without its header would be read as a damaged pack; a leftover of a full disk is removed.
             drop(std::fs::remove_file(&path));
             return Err(failed(error));
         }
+        file.sync_all().map_err(|error| StoreError::sync(&path, &error))?;
         sync_directory(&self.directory)?;
         Ok(file)
     }
@@ -117,9 +119,10 @@ impl Packs {
 
     /// Removes a pack durably. Readers that hold its file read on.
     pub(crate) fn remove(&self, pack: u64) -> Result<(), StoreError> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&pack);
         let path = self.path(pack);
         std::fs::remove_file(&path).map_err(|error| StoreError::io("removing a pack", &path, &error))?;
+        // Only then: a reader in between would open it once more, and hold its space.
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&pack);
         sync_directory(&self.directory)
     }
 }
@@ -133,10 +136,20 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), StoreError> {
     path.parent().map_or(Ok(()), sync_directory)
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Directories that this thread has synced: what a disk would have to be cut off to show.
+    pub(crate) static SYNCED: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| StoreError::io("syncing a directory", path, &error))
+    // The parent of a relative name.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(path.to_owned()));
+    let directory = File::open(path).map_err(|error| StoreError::io("opening a directory", path, &error))?;
+    directory.sync_all().map_err(|error| StoreError::sync(path, &error))
 }
 
 /// Bytes that are free for us on the disk under `path`.

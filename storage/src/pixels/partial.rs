@@ -4,13 +4,15 @@
 //! partial/<hash>/plan       magic 8 | algorithm 1 | hash 32 | object bytes 8 | salt 32 | group hashes 32 each | check 16
 //! partial/<hash>/body       as a pack: room for the headers, then sealed segments at their final places
 //! partial/<hash>/progress   8 bytes for each group that has arrived: index 4 | check 4
+//! partial/<hash>/ending     empty
 //! ```
 //! A group is compared with its hash before it is kept, and the group hashes with the object's before the first one.
 //! Progress is appended and synced only after the data that it speaks of is synced, so a torn end of it forgets groups
 //! and never invents one. A group that is written again has the same content, hence the same ciphertext.
 //!
 //! Finishing reads everything back against the hash. A large body then becomes a pack by renaming; a small one is
-//! stored like any other object.
+//! stored like any other object. Once an envelope was sealed under the plan's key (the empty file `ending` says so,
+//! durably and before), no other is: an end that is begun again copies the object under a new key.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -40,6 +42,9 @@ const BODY_OFFSET: u64 = (PACK_HEADER_BYTES + HEADER_BYTES) as u64;
 const PLAN_MAGIC: [u8; 8] = *b"TSRplan1";
 const PLAN_HEAD_BYTES: usize = 8 + 33 + 8 + SALT_BYTES;
 const PROGRESS_BYTES: usize = 8;
+const BODY: &str = "body";
+/// Says that an envelope was sealed.
+const ENDING: &str = "ending";
 
 /// A partial object as the directory shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +125,7 @@ impl PixelStore {
             return Err(StoreError::GroupsMismatch { hash: *hash });
         }
         self.take_partial(hash)?;
-        let opened = self.open_partial(hash, object_bytes, groups);
+        let opened = self.or_end(self.open_partial(hash, object_bytes, groups));
         if opened.is_err() {
             self.give_partial_back(hash);
         }
@@ -161,7 +166,7 @@ impl PixelStore {
         self.take_partial(hash)?;
         let removed = remove_partial(&self.core.directory.join(PARTIAL), hash);
         self.give_partial_back(hash);
-        removed
+        self.or_end(removed)
     }
 
     fn take_partial(&self, hash: &ObjectHash) -> Result<(), StoreError> {
@@ -182,15 +187,16 @@ impl PixelStore {
         let directory = self.core.directory.join(PARTIAL).join(hash.hex());
         let same = |plan: &Plan| plan.hash == *hash && plan.object_bytes == object_bytes && plan.groups == groups;
         let plan = match Plan::read(&directory, &self.core.keys).filter(same) {
-            Some(plan) => plan,
-            None => self.plan_partial(&directory, hash, object_bytes, groups)?,
+            // Without its body, which became a pack that its writer could not enter in the index, all begins anew.
+            Some(plan) if directory.join(BODY).is_file() => plan,
+            _ => self.plan_partial(&directory, hash, object_bytes, groups)?,
         };
         let open = |name: &str| {
             let path = directory.join(name);
             let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             opened.map_err(|error| StoreError::io("opening a partial object", &path, &error))
         };
-        let (body, progress) = (open("body")?, open("progress")?);
+        let (body, progress) = (open(BODY)?, open("progress")?);
         sync_directory(&directory)?;
         let written = std::fs::read(directory.join("progress"));
         let written = written.map_err(|error| StoreError::io("reading progress", &directory, &error))?;
@@ -235,7 +241,7 @@ pub(crate) fn clear_broken(partials: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::io("clearing partial objects", partials, &error);
     for entry in std::fs::read_dir(partials).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if !path.join("plan").is_file() || !path.join("body").is_file() {
+        if !path.join("plan").is_file() || !path.join(BODY).is_file() {
             std::fs::remove_dir_all(&path).map_err(failed)?;
         }
     }
@@ -329,15 +335,17 @@ impl Partial {
             entries.extend(index.to_le_bytes());
             entries.extend(progress_check(&self.store.core.keys, &self.plan.hash, *index));
         }
-        let synced = self
-            .body
-            .sync_data()
-            .and_then(|()| self.progress.write_all_at(&entries, state.progress_bytes))
-            .and_then(|()| self.progress.sync_data());
-        synced.map_err(|error| StoreError::io("syncing a partial object", &self.directory, &error))?;
+        self.sync_file(&self.body)?;
+        let written = self.progress.write_all_at(&entries, state.progress_bytes);
+        written.map_err(|error| StoreError::io("noting progress", &self.directory, &error))?;
+        self.sync_file(&self.progress)?;
         state.progress_bytes += entries.len() as u64;
         state.unsynced.clear();
         Ok(())
+    }
+
+    fn sync_file(&self, file: &File) -> Result<(), StoreError> {
+        self.store.or_end(file.sync_data().map_err(|error| StoreError::sync(&self.directory, &error)))
     }
 
     /// Verifies the whole object, makes it a stored one and waits until it is durable. On an error the partial object
@@ -350,7 +358,8 @@ impl Partial {
         self.store.check_new(0, OBJECT_BYTES_MAX, envelope)?;
         self.verify()?;
         let receipt = self.keep(envelope)?;
-        remove_partial(&self.store.core.directory.join(PARTIAL), &self.plan.hash)?;
+        let removed = remove_partial(&self.store.core.directory.join(PARTIAL), &self.plan.hash);
+        self.store.or_end(removed)?;
         Ok(receipt)
     }
 
@@ -374,8 +383,30 @@ impl Partial {
             salt: self.plan.salt,
             hash,
         };
-        let body = self.directory.join("body");
+        if !self.begin_end()? {
+            return self.seal_anew(envelope);
+        }
+        let body = self.directory.join(BODY);
         finish_file(&self.store, &mut header, &self.key, &self.plan.groups, envelope, (&body, &self.body))
+    }
+
+    /// Notes durably that an envelope is being sealed under this plan's key. False: one was before, and no other may be,
+    /// since two texts under one key and nonce give both away.
+    fn begin_end(&self) -> Result<bool, StoreError> {
+        let mark = self.directory.join(ENDING);
+        if mark.exists() {
+            return Ok(false);
+        }
+        self.store.or_end(write_durably(&mark, &[])).map(|()| true)
+    }
+
+    /// Copies the object under a key of its own.
+    fn seal_anew(&self, envelope: &[u8]) -> Result<Receipt, StoreError> {
+        let mut writer = self.store.begin_large(envelope)?;
+        for index in 0..self.plan.groups.len() as u64 {
+            writer.write(&self.read_group(index)?)?;
+        }
+        writer.finish()
     }
 
     /// Reads everything back. What does not verify is forgotten, so that it is fetched again.
@@ -421,8 +452,9 @@ impl Partial {
         let arrived = state.groups.iter().enumerate().filter(|(_, arrived)| **arrived);
         state.unsynced = arrived.map(|(index, _)| index as u32).collect();
         state.progress_bytes = 0;
-        let cut = self.progress.set_len(0).and_then(|()| self.progress.sync_data());
+        let cut = self.progress.set_len(0);
         cut.map_err(|error| StoreError::io("rewriting progress", &self.directory, &error))?;
+        self.sync_file(&self.progress)?;
         self.sync_progress(&mut state)
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::pixels::core::Core;
 use crate::pixels::error::{Damage, DamageKind, StoreError};
 use crate::pixels::hash::{GroupHasher, group_count, verify_groups};
 use crate::pixels::record::{HEADER_BYTES, Header, HeaderFault, Place, RecordKind};
@@ -162,6 +163,7 @@ impl OpenRecord {
 /// A stored object as a stream. Memory: 1 MiB, whatever the object's size.
 pub struct ObjectReader {
     record: OpenRecord,
+    core: Arc<Core>,
     position: u64,
     /// Plaintext from `buffer_at` on.
     buffer: Vec<u8>,
@@ -169,8 +171,8 @@ pub struct ObjectReader {
 }
 
 impl ObjectReader {
-    pub(crate) fn new(record: OpenRecord) -> Self {
-        Self { record, position: 0, buffer: Vec::new(), buffer_at: 0 }
+    pub(crate) fn new(record: OpenRecord, core: Arc<Core>) -> Self {
+        Self { record, core, position: 0, buffer: Vec::new(), buffer_at: 0 }
     }
 
     /// Bytes of the object.
@@ -188,7 +190,8 @@ impl ObjectReader {
         let behind = segment_count(self.object_bytes()).min(first + STREAM_SEGMENTS);
         self.buffer.clear();
         self.buffer_at = first * SEGMENT_BYTES as u64;
-        self.record.segments(first, behind, &mut self.buffer)
+        let read = self.record.segments(first, behind, &mut self.buffer);
+        self.core.noting(read)
     }
 }
 

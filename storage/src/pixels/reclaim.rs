@@ -5,6 +5,9 @@
 //! keeping receipt numbers, and removes the pack. Until the copies are durable and the index that names them too, the
 //! old pack stays: a crash in between leaves two copies of the same records, never none.
 //!
+//! It may run beside everything else: what is forgotten or stored again meanwhile has a greater receipt number than what
+//! moves, and the greatest wins. What moved is handed over once more by a start that finds no watermark behind it.
+//!
 //! Tombstones are kept for good: they are small, and without them an old pack restored from a backup would bring back
 //! what was given up. Not here: who may give up what, and when.
 
@@ -12,9 +15,9 @@ use std::sync::mpsc;
 
 use crate::engine::{Batch, wait_durable};
 use crate::pixels::appender::{Completion, Job, Receipt, Work};
-use crate::pixels::error::StoreError;
+use crate::pixels::error::{Damage, StoreError};
 use crate::pixels::hash::ObjectHash;
-use crate::pixels::index;
+use crate::pixels::index::{self, Entry};
 use crate::pixels::read::OpenRecord;
 use crate::pixels::record::{PACK_HEADER_BYTES, RecordKind};
 use crate::pixels::store::{PixelStore, SMALL_OBJECT_BYTES_MAX};
@@ -35,7 +38,22 @@ enum Fate {
     /// The content lives elsewhere, the envelope only here.
     KeepEnvelope,
     Drop,
+    /// It can't be read, and may be restored one day.
+    Damaged(Damage),
 }
+
+impl Fate {
+    fn bytes(&self, record: &OpenRecord) -> u64 {
+        match self {
+            Self::Keep | Self::Damaged(_) => record.header.record_bytes(),
+            Self::KeepEnvelope => record.header.sealed_envelope_bytes(),
+            Self::Drop => 0,
+        }
+    }
+}
+
+/// Holds compaction up, or breaks it off.
+pub type Pace<'a> = &'a mut dyn FnMut(u64) -> Result<(), StoreError>;
 
 impl PixelStore {
     /// Gives up an object. `envelope` says why, for the catalogue that is made again from packs. The receipt in `done`
@@ -55,22 +73,18 @@ impl PixelStore {
         self.wait(|done| self.forget(hash, envelope, done))
     }
 
-    /// Packs that are complete, with what of them is needed. Reads headers only.
-    pub fn pack_usages(&self) -> Result<Vec<PackUsage>, StoreError> {
+    /// Numbers of the packs that are complete, ascending.
+    pub fn complete_packs(&self) -> Result<Vec<u64>, StoreError> {
         let growing = self.core.growing().pack;
-        let complete = self.core.packs.list()?.into_iter().filter(|pack| *pack != growing);
-        complete.map(|pack| self.usage(pack)).collect()
+        Ok(self.core.packs.list()?.into_iter().filter(|pack| *pack != growing).collect())
     }
 
-    fn usage(&self, pack: u64) -> Result<PackUsage, StoreError> {
+    /// What of a pack is needed. Reads headers only.
+    pub fn usage(&self, pack: u64) -> Result<PackUsage, StoreError> {
         let bytes = self.core.packs.file_bytes(pack)?;
         let mut live_bytes = 0;
         self.for_each_record(pack, |record| {
-            live_bytes += match self.fate(&record)? {
-                Fate::Keep => record.header.record_bytes(),
-                Fate::KeepEnvelope => record.header.sealed_envelope_bytes(),
-                Fate::Drop => 0,
-            };
+            live_bytes += self.fate(&record)?.bytes(&record);
             Ok(())
         })?;
         Ok(PackUsage { pack, bytes, live_bytes })
@@ -78,7 +92,10 @@ impl PixelStore {
 
     /// Copies what lives in `pack` into the growing pack and removes it. Returns the bytes that the pack had. A pack
     /// with damage is left as it is, since what is unreadable now may be restored; so is a live large object's own.
-    pub fn compact(&self, pack: u64) -> Result<u64, StoreError> {
+    ///
+    /// `pace` hears the bytes of each record before it is copied. It holds up the work as long as it likes, and breaks it
+    /// off by an error; what was copied until then lies in two places, and does no harm.
+    pub fn compact(&self, pack: u64, pace: Pace<'_>) -> Result<u64, StoreError> {
         if pack == self.core.growing().pack || !self.core.settlement().is_settled(pack) {
             return Err(StoreError::PackInUse { pack });
         }
@@ -86,11 +103,14 @@ impl PixelStore {
         let mut moves = Moves::new();
         let mut too_large = false;
         self.for_each_record(pack, |record| {
-            match self.fate(&record)? {
+            let fate = self.fate(&record)?;
+            pace(fate.bytes(&record))?;
+            match fate {
                 Fate::Keep if record.header.body_bytes > SMALL_OBJECT_BYTES_MAX => too_large = true,
                 Fate::Keep => self.move_record(record.header.clone(), record.raw()?, &mut moves)?,
                 Fate::KeepEnvelope => self.move_envelope(&record, &mut moves)?,
                 Fate::Drop => {}
+                Fate::Damaged(damage) => return Err(StoreError::Damaged { damage }),
             }
             Ok(())
         })?;
@@ -104,7 +124,7 @@ impl PixelStore {
         let ticket = self.core.engine.submit(batch)?;
         // The index that names the copies must outlive the pack that it named before.
         wait_durable(self.core.engine.as_ref(), ticket)?;
-        self.core.packs.remove(pack)?;
+        self.or_end(self.core.packs.remove(pack))?;
         Ok(bytes)
     }
 
@@ -133,8 +153,11 @@ impl PixelStore {
             RecordKind::Tombstone => Fate::Keep,
             _ if tombstone.is_some_and(|tombstone| tombstone > header.receipt) => Fate::Drop,
             RecordKind::Receipt => Fate::Keep,
-            RecordKind::Object => match self.core.live(&header.hash)? {
-                Some((place, _)) if place == record.place => Fate::Keep,
+            RecordKind::Object => match index::entry(self.core.engine.as_ref(), &header.hash)? {
+                Some(Entry::Live { place, .. }) if place == record.place => Fate::Keep,
+                Some(Entry::Damaged { place, what, .. }) if place == record.place => {
+                    Fate::Damaged(Damage { place, hash: Some(header.hash), what })
+                }
                 _ => Fate::KeepEnvelope,
             },
         })

@@ -1,12 +1,12 @@
 //! Reads what is stored and compares it with its hash, one record a step, so that rot is found while copies exist.
 //!
-//! The caller keeps the cursor, paces the steps (each report says how many bytes were read) and decides what to do
-//! about damage. Not here: repair.
+//! The caller paces the steps (each report says how many bytes were read), keeps the cursor and tells people. Damage is
+//! kept in mind ([`crate::pixels::damages`]), and forgotten where the place is found sound again. Not here: repair.
 
 use std::os::unix::fs::FileExt;
 
 use crate::pixels::error::{Damage, DamageKind, StoreError};
-use crate::pixels::record::{PACK_HEADER_BYTES, Place, decode_pack_header};
+use crate::pixels::record::{PACK_HEADER_BYTES, Place, RecordKind, decode_pack_header};
 use crate::pixels::store::PixelStore;
 use crate::pixels::walk::{Step, Walk};
 
@@ -66,7 +66,12 @@ impl PixelStore {
         let file = self.core.packs.handle(pack)?;
         let read = file.is_some_and(|file| file.read_exact_at(&mut bytes, 0).is_ok());
         let sound = read && decode_pack_header(&bytes, &self.core.keys).is_some();
-        let damage = Damage { place: Place { pack, offset: 0 }, hash: None, what: DamageKind::PackHeader };
+        let place = Place { pack, offset: 0 };
+        let damage = Damage { place, hash: None, what: DamageKind::PackHeader };
+        match sound {
+            true => self.note_sound(place, None)?,
+            false => self.core.note_damage(&damage)?,
+        }
         Ok(ScrubReport {
             sound: 0,
             bytes_read: PACK_HEADER_BYTES as u64,
@@ -85,7 +90,11 @@ impl PixelStore {
         let step = walk.next().map_err(|error| StoreError::io("scrubbing", &self.core.packs.path(pack), &error))?;
         let (sound, damage) = match step {
             Step::Record(record) => match record.verify() {
-                Ok(()) => (1, None),
+                Ok(()) => {
+                    let is_object = record.header.kind == RecordKind::Object;
+                    self.note_sound(record.place, is_object.then_some(&record.header.hash))?;
+                    (1, None)
+                }
                 Err(StoreError::Damaged { damage }) => (0, Some(damage)),
                 Err(error) => return Err(error),
             },
@@ -97,6 +106,9 @@ impl PixelStore {
             Step::Newer => return Err(StoreError::NewerFormat { pack }),
             Step::End => (0, None),
         };
+        if let Some(damage) = &damage {
+            self.core.note_damage(damage)?;
+        }
         let next = if walk.offset < end { ScrubCursor { pack, offset: walk.offset } } else { next_pack };
         Ok(ScrubReport { sound, bytes_read: walk.offset - offset.min(walk.offset), damage, next: Some(next) })
     }

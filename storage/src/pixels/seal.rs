@@ -5,7 +5,7 @@
 //! `stream | last flag | 0 0 | segment number`, after STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015): segments can't
 //! be reordered, dropped or cut at the end unnoticed, and any one can be read alone. A nonce repeats under a key
 //! only for the same plaintext (a group of a partial object that is written again after a crash; its content is
-//! fixed by its hash).
+//! fixed by its hash; its envelope is not, and is sealed once, see `partial`).
 //!
 //! Headers are in clear, since recovery must walk over them, and are authenticated by a BLAKE3 keyed hash.
 //!

@@ -15,9 +15,9 @@ use crate::pixels::error::StoreError;
 use crate::pixels::hash::{GroupHasher, ObjectHash};
 use crate::pixels::keyfile;
 use crate::pixels::large::LargeWriter;
-use crate::pixels::pack::{Packs, create_directory};
+use crate::pixels::pack::{PACKS, Packs, create_directory, sync_directory};
 use crate::pixels::partial;
-use crate::pixels::read::{ObjectReader, READ_BYTES_MAX};
+use crate::pixels::read::{ObjectReader, OpenRecord, READ_BYTES_MAX};
 use crate::pixels::record::{HEADER_BYTES, Header, PackKind, ReceiptId, RecordKind};
 use crate::pixels::recovery::{self, OnRecovered, RecoveryReport, Scan};
 use crate::pixels::seal::{Keyring, SALT_BYTES, SiteKey, Stream, random_bytes};
@@ -86,12 +86,15 @@ impl PixelStore {
         keyfile::check(directory, &keys, packs.list()?.is_empty())?;
         recovery::clear_incoming(&recovery::prepare(directory, INCOMING)?)?;
         partial::clear_broken(&recovery::prepare(directory, PARTIAL)?)?;
+        sync_names(directory)?;
         let core = Arc::new(Core::new(directory.to_owned(), options, keys, packs, engine));
         let mut scan = Scan { core: &core, on_recovered, report: RecoveryReport::default() };
         let file = scan.run()?;
         let report = scan.report;
         let appender = Appender::start(Arc::clone(&core), file)?;
-        Ok((Self { appender, core, _lock: lock }, report))
+        let store = Self { appender, core, _lock: lock };
+        store.note_found_at_start(&report.damages)?;
+        Ok((store, report))
     }
 
     /// Stores an object of up to [`SMALL_OBJECT_BYTES_MAX`]; `done` gets the receipt once it is durable. Content that
@@ -156,6 +159,11 @@ impl PixelStore {
         Ok(self.core.live(hash)?.is_some())
     }
 
+    /// Number of the object's tombstone, when it was given up and is not here: records with smaller numbers are dead.
+    pub fn forgotten(&self, hash: &ObjectHash) -> Result<Option<ReceiptId>, StoreError> {
+        self.core.forgotten(hash)
+    }
+
     /// Bytes of the object, or `None` when it is not here.
     pub fn object_bytes(&self, hash: &ObjectHash) -> Result<Option<u64>, StoreError> {
         Ok(self.core.live(hash)?.map(|(_, bytes)| bytes))
@@ -163,32 +171,46 @@ impl PixelStore {
 
     /// The whole object, up to [`READ_BYTES_MAX`].
     pub fn read(&self, hash: &ObjectHash) -> Result<Vec<u8>, StoreError> {
-        let record = self.core.open_object(hash)?;
+        let record = self.found(hash)?;
         let bytes = record.header.body_bytes;
         if bytes > READ_BYTES_MAX {
             return Err(StoreError::ObjectTooLarge { bytes, bytes_max: READ_BYTES_MAX });
         }
-        record.range(0, bytes)
+        self.core.noting(record.range(0, bytes))
     }
 
     /// Bytes `offset .. offset + bytes`; decrypts only the 64 KiB segments that these touch.
     pub fn read_range(&self, hash: &ObjectHash, offset: u64, bytes: u64) -> Result<Vec<u8>, StoreError> {
-        self.core.open_object(hash)?.range(offset, bytes)
+        self.core.noting(self.found(hash)?.range(offset, bytes))
     }
 
     /// The object as a stream that can seek.
     pub fn reader(&self, hash: &ObjectHash) -> Result<ObjectReader, StoreError> {
-        Ok(ObjectReader::new(self.core.open_object(hash)?))
+        Ok(ObjectReader::new(self.found(hash)?, Arc::clone(&self.core)))
     }
 
     /// The envelope of the object's first receipt.
     pub fn envelope(&self, hash: &ObjectHash) -> Result<Vec<u8>, StoreError> {
-        self.core.open_object(hash)?.envelope()
+        self.core.noting(self.found(hash)?.envelope())
     }
 
     /// Hashes of the object's 1 MiB groups; of a smaller object, its root.
     pub fn chunk_group_hashes(&self, hash: &ObjectHash) -> Result<Vec<[u8; 32]>, StoreError> {
-        self.core.open_object(hash)?.groups()
+        self.core.noting(self.found(hash)?.groups())
+    }
+
+    fn found(&self, hash: &ObjectHash) -> Result<OpenRecord, StoreError> {
+        self.core.noting(self.core.open_object(hash))
+    }
+
+    /// Bytes that are free on the store's disk.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        crate::pixels::pack::free_bytes(&self.core.directory)
+    }
+
+    /// An error while the disk has no room for new objects.
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        self.core.check_watermark(0)
     }
 
     /// An error once a write has failed: the store takes nothing more.
@@ -277,16 +299,25 @@ impl PixelStore {
     /// Makes the complete file at `path` a pack: writes its headers, syncs it, gives it its name and a receipt.
     pub(crate) fn adopt(&self, path: &Path, file: &File, mut header: Header) -> Result<Receipt, StoreError> {
         use std::os::unix::fs::FileExt;
-        let failed = |error| StoreError::io("finishing a large object", path, &error);
         header.receipt = self.core.take_receipt();
         let pack_header = crate::pixels::record::encode_pack_header(PackKind::Single, &self.core.keys);
         let head = [pack_header.as_slice(), &header.encode(&self.core.keys)].concat();
-        file.write_all_at(&head, 0).and_then(|()| file.sync_all()).map_err(failed)?;
+        let written = file.write_all_at(&head, 0);
+        written.map_err(|error| StoreError::io("finishing a large object", path, &error))?;
+        self.or_end(file.sync_all().map_err(|error| StoreError::sync(path, &error)))?;
         let pack = self.core.take_pack_number();
-        self.core.packs.adopt(path, pack)?;
+        self.or_end(self.core.packs.adopt(path, pack))?;
         let place = crate::pixels::record::Place { pack, offset: pack_header.len() as u64 };
         let object_bytes = header.body_bytes;
         self.wait(|done| self.appender.push(Job::new(header, object_bytes, Work::Adopted(place), done)).map(|_| ()))
+    }
+
+    /// Ends the store when `result` is a failed sync: a second one would report success for what the disk never had.
+    pub(crate) fn or_end<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::SyncFailed { .. }) = &result {
+            self.appender.end(error);
+        }
+        result
     }
 
     /// Runs `begin` with a completion and waits for it.
@@ -304,6 +335,13 @@ impl PixelStore {
         let lock = other._lock.try_clone().expect("the lock file is open");
         Self { appender, core: Arc::clone(&other.core), _lock: lock }
     }
+}
+
+/// Names that were made just before a kill may be in the page cache only, where the scan would take them for durable.
+fn sync_names(directory: &Path) -> Result<(), StoreError> {
+    directory.parent().map_or(Ok(()), sync_directory)?;
+    sync_directory(directory)?;
+    [PACKS, INCOMING, PARTIAL].into_iter().try_for_each(|name| sync_directory(&directory.join(name)))
 }
 
 fn ended() -> StoreError {

@@ -211,3 +211,18 @@ fn a_failed_write_is_told_to_its_callers_and_stops_the_store() {
     assert!(matches!(failing.store_and_wait(b"object", b""), Err(StoreError::Dead { .. })));
     assert_eq!(fs::metadata(pack_path(directory.path(), 1)).unwrap().len(), before);
 }
+
+#[test]
+fn a_start_makes_the_names_durable_that_a_kill_left() {
+    use crate::pixels::pack::SYNCED;
+
+    let directory = TempDir::new().unwrap();
+    three_records(directory.path());
+    SYNCED.take();
+    Rig::open(directory.path(), &new_engine());
+    let synced = SYNCED.take();
+    let below = ["", "packs", "incoming", "partial"].map(|name| directory.path().join(name));
+    for path in below.iter().map(PathBuf::as_path).chain(directory.path().parent()) {
+        assert!(synced.iter().any(|synced| synced == path), "{}", path.display());
+    }
+}

@@ -68,3 +68,17 @@ fn unfinished_objects_leave_nothing_behind() {
     let reopened = Rig::rebuild(killed.path());
     assert_eq!((incoming(killed.path()), reopened.recovered.len()), (0, 0));
 }
+
+#[test]
+fn a_failed_sync_of_a_large_object_ends_the_store() {
+    let directory = TempDir::new().unwrap();
+    let rig = Rig::open(directory.path(), &new_engine());
+    let header = rig.store.header(RecordKind::Object, ObjectHash::of(b"object"), b"").unwrap();
+    // It takes writes and can't be synced.
+    let file = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    assert!(matches!(rig.store.adopt(Path::new("/dev/null"), &file, header), Err(StoreError::SyncFailed { .. })));
+    assert!(
+        matches!(rig.store.store_and_wait(b"object", b""), Err(StoreError::Dead { .. })),
+        "nothing is believed now"
+    );
+}

@@ -167,3 +167,60 @@ fn what_arrived_by_another_way_meanwhile_becomes_a_receipt() {
     rig.put(&sent.object, b"from the modality");
     assert!(!partial.finish(b"from the other site").unwrap().is_new);
 }
+
+#[test]
+fn an_end_that_failed_seals_no_second_envelope_under_the_same_key() {
+    for killed in [false, true] {
+        let directory = TempDir::new().unwrap();
+        let rig = Rig::open(directory.path(), &new_engine());
+        let sent = Sent::new(9 * MIB);
+        let partial = sent.open(&rig.store).unwrap();
+        (0..9).for_each(|index| partial.write_group(index, sent.group(index)).unwrap());
+        // The body can't take the place of a directory, which is noticed when the first envelope is sealed already.
+        fs::create_dir(pack_path(directory.path(), 2)).unwrap();
+        assert!(matches!(partial.finish(b"envelope of the first"), Err(StoreError::Io { .. })));
+        fs::remove_dir(pack_path(directory.path(), 2)).unwrap();
+        let salt_of_plan = fs::read(directory.path().join("partial").join(sent.hash.hex()).join("plan")).unwrap();
+        let salt_of_plan = salt_of_plan[49..81].to_vec();
+        let copy = copy_of(directory.path());
+        let (rig, directory) = if killed { (Rig::rebuild(copy.path()), &copy) } else { (rig, &directory) };
+        let receipt = sent.open(&rig.store).unwrap().finish(b"ENVELOPE OF ANOTHER").unwrap();
+        assert_eq!(rig.store.envelope(&sent.hash).unwrap(), b"ENVELOPE OF ANOTHER");
+        assert_eq!(rig.store.read(&sent.hash).unwrap(), sent.object);
+        assert_eq!(rig.store.partials().unwrap(), []);
+        let pack = fs::read(pack_path(directory.path(), receipt.place.pack())).unwrap();
+        let at = receipt.place.offset() as usize;
+        assert_ne!(pack[at + 32..at + 64], salt_of_plan, "the key of the first envelope");
+    }
+}
+
+#[test]
+fn a_partial_object_whose_body_became_a_pack_begins_anew() {
+    let directory = TempDir::new().unwrap();
+    let rig = Rig::open(directory.path(), &new_engine());
+    let sent = Sent::new(2 * MIB);
+    let partial = sent.open(&rig.store).unwrap();
+    (0..2).for_each(|index| partial.write_group(index, sent.group(index)).unwrap());
+    drop(partial);
+    fs::remove_file(directory.path().join("partial").join(sent.hash.hex()).join("body")).unwrap();
+    assert_eq!(sent.open(&rig.store).unwrap().missing(), [0, 1]);
+}
+
+#[test]
+fn a_failed_sync_of_a_partial_object_ends_the_store() {
+    let directory = TempDir::new().unwrap();
+    let rig = Rig::open(directory.path(), &new_engine());
+    let sent = Sent::new(2 * MIB);
+    drop(sent.open(&rig.store).unwrap());
+    // It takes writes and can't be synced.
+    let progress = directory.path().join("partial").join(sent.hash.hex()).join("progress");
+    fs::remove_file(&progress).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &progress).unwrap();
+    let partial = sent.open(&rig.store).unwrap();
+    partial.write_group(0, sent.group(0)).unwrap();
+    assert!(matches!(partial.sync(), Err(StoreError::SyncFailed { .. })));
+    assert!(
+        matches!(rig.store.store_and_wait(b"object", b""), Err(StoreError::Dead { .. })),
+        "nothing is believed now"
+    );
+}
