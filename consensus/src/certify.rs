@@ -19,7 +19,13 @@
 //!    `checkpoint/certificate.rs`) hold across a change of the core.
 //! 3. A proposer counts no cosignature whose time is more than [`CLOCK_SKEW_MS`] from its own clock. A signer dates
 //!    by its own clock alone, never before its last record, and not at all when that lies further ahead than this.
-//! 4. A member that is not the leader gets no signature while certificates flow, so it cannot make signers run ahead
+//! 4. **No date from a clock that stands alone.** A signature and its guard record can't be taken back, so a wall clock
+//!    that is far ahead must never be signed with. Once a certificate has agreed with the wall clock in this life, the
+//!    clock must have gone on from there as the boot clock did. Before that (a start, after however long) the date must
+//!    be confirmed by another: the asking node's clock, or, for the asking node itself, a quorum's cosignatures without
+//!    its own. Only at the founding, when nothing was certified, and in a core of one is there nobody to ask. A core
+//!    whose clocks were all set in the same step (beyond the skew) is started again to sign on.
+//! 5. A member that is not the leader gets no signature while certificates flow, so it cannot make signers run ahead
 //!    of the leader's rounds. A leader that dates an old size again and again gets none either, and its turn ends.
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{
     Certificate, Checkpoint, Core, Cosignature, CosignatureError, GuardRefusal, SignerName, SigningGuard,
 };
+use crate::clock::{Anchor, Clocks};
 use crate::ids::{Epoch, FederationId, Hash, LedgerSize, NodeId, UnixMillis};
 use crate::keys::SigningKey;
 
@@ -38,7 +45,7 @@ mod tests;
 
 use history::History;
 use proposer::Proposer;
-use signer::Signer;
+use signer::{Confirmed, Signer};
 
 /// A proposer's rounds start at least this far apart.
 pub const PROPOSAL_INTERVAL_MS: u64 = 100;
@@ -98,8 +105,8 @@ pub enum Input {
     Applied(BatchEnd),
     /// Time passed; at least every [`PROPOSAL_INTERVAL_MS`].
     Tick,
-    /// Member `from` (authenticated by the transport) asks for a cosignature.
-    CosignRequest { from: NodeId, checkpoint: Checkpoint },
+    /// Member `from` (authenticated by the transport) asks for a cosignature, and says what its clock shows.
+    CosignRequest { from: NodeId, checkpoint: Checkpoint, asked_at: UnixMillis },
     /// The answer to an [`Output::SendRequest`].
     CosignReply { from: NodeId, checkpoint: Checkpoint, result: CosignResult },
     /// The record of an [`Output::PersistGuard`] is on disk.
@@ -120,6 +127,7 @@ pub enum Output {
     SendRequest {
         to: NodeId,
         checkpoint: Checkpoint,
+        asked_at: UnixMillis,
     },
     SendReply {
         to: NodeId,
@@ -175,6 +183,10 @@ pub enum CosignRefusal {
     Clock { behind_ms: u64 },
     #[error(transparent)]
     Guard(GuardRefusal),
+    #[error(
+        "this node's clock is {ahead_ms} ms ahead of what confirms it; set it, or start this node again if it is right"
+    )]
+    ClockAhead { ahead_ms: u64 },
 }
 
 /// Why a cosignature was not counted.
@@ -206,6 +218,8 @@ pub struct Certifier {
     signer: Signer,
     proposer: Proposer,
     latest_now: UnixMillis,
+    /// When a certificate last agreed with the wall clock in this life.
+    anchor: Option<Anchor>,
 }
 
 impl Certifier {
@@ -218,6 +232,7 @@ impl Certifier {
             signer: Signer::new(identity, guard),
             proposer: Proposer::new(now),
             latest_now: now,
+            anchor: None,
         }
     }
 
@@ -226,8 +241,10 @@ impl Certifier {
         self.history.certified()
     }
 
-    pub fn step(&mut self, now: UnixMillis, input: Input, view: View<'_>) -> Vec<Output> {
+    pub fn step(&mut self, clocks: Clocks, input: Input, view: View<'_>) -> Vec<Output> {
+        let now = clocks.wall;
         self.follow_clock(now);
+        let known = self.history.certified().map(Certificate::time);
         let mut outputs = Vec::new();
         match input {
             Input::Tick => {}
@@ -235,13 +252,17 @@ impl Certifier {
             Input::LeaderChanged { leader } => self.leader = leader,
             Input::GuardDurable { guard } => self.signer.guard_is_durable(guard),
             Input::CertificateSeen(certificate) => outputs.extend(self.history.certificate(certificate, now)),
-            Input::CosignRequest { from, checkpoint } => self.requested(from, checkpoint, now, view, &mut outputs),
+            Input::CosignRequest { from, checkpoint, asked_at } => {
+                self.requested(from, checkpoint, asked_at, now, view, &mut outputs);
+            }
             Input::CosignReply { from, checkpoint, result } => {
                 outputs.extend(self.proposer.replied(from, checkpoint, result, now, &mut self.history, view));
             }
         }
         self.propose(now, view, &mut outputs);
-        self.sign(now, view, &mut outputs);
+        self.sign(clocks, view, &mut outputs);
+        let newest = self.history.certified().map(Certificate::time);
+        self.anchor = newest.filter(|_| newest > known).and_then(|time| Anchor::of(time, clocks)).or(self.anchor);
         outputs
     }
 
@@ -260,6 +281,7 @@ impl Certifier {
         &mut self,
         from: NodeId,
         checkpoint: Checkpoint,
+        asked_at: UnixMillis,
         now: UnixMillis,
         view: View<'_>,
         outputs: &mut Vec<Output>,
@@ -272,7 +294,7 @@ impl Certifier {
             refuse(CosignResult::Refused(CosignRefusal::NotInCore));
         } else if !leader_or_unknown && !silent {
             refuse(CosignResult::Refused(CosignRefusal::NotProposer));
-        } else if let Some(replaced) = self.signer.want(from, checkpoint, now) {
+        } else if let Some(replaced) = self.signer.want(from, checkpoint, Some(asked_at), now) {
             let result = CosignResult::NotYet { applied: self.history.applied_size() };
             outputs.push(Output::SendReply { to: from, checkpoint: replaced, result });
         }
@@ -284,15 +306,26 @@ impl Certifier {
         };
         for member in core.members() {
             if member.node == self.node {
-                self.signer.want(self.node, checkpoint, now);
+                self.signer.want(self.node, checkpoint, None, now);
             } else {
-                outputs.push(Output::SendRequest { to: member.node, checkpoint });
+                outputs.push(Output::SendRequest { to: member.node, checkpoint, asked_at: now });
             }
         }
     }
 
-    fn sign(&mut self, now: UnixMillis, view: View<'_>, outputs: &mut Vec<Output>) {
-        let (guard, answers) = self.signer.settle(now, &self.history, view);
+    /// What says that this node's clock is right.
+    fn confirmed(&self, clocks: Clocks, view: View<'_>) -> Confirmed {
+        match (self.anchor, self.history.certified()) {
+            (Some(anchor), _) => Confirmed::ByCertificate { jump_ms: anchor.jump_ms(clocks) },
+            (None, None) => Confirmed::Founding,
+            (None, Some(_)) => Confirmed::ByOthers { a_quorum: self.proposer.others_agree(self.node, view) },
+        }
+    }
+
+    fn sign(&mut self, clocks: Clocks, view: View<'_>, outputs: &mut Vec<Output>) {
+        let now = clocks.wall;
+        let confirmed = self.confirmed(clocks, view);
+        let (guard, answers) = self.signer.settle(now, confirmed, &self.history, view);
         outputs.extend(guard.map(|guard| Output::PersistGuard { guard }));
         for (to, checkpoint, result) in answers {
             if to == self.node {

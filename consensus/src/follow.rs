@@ -6,16 +6,25 @@
 //! before it. So any peer may serve them, and a lying one can only waste one answer. Invariants:
 //! 1. Nothing is applied that is not covered by a certificate of this epoch's core (P3).
 //! 2. At most one range is in flight, of at most [`ENTRIES_BYTES_MAX`]; memory does not grow with the distance.
-//! 3. A peer that failed is left alone for [`PEER_PENALTY_MS`]; honest laggards (nothing newer) are not punished.
+//! 3. A peer that gave a wrong answer is left alone for [`PEER_PENALTY_MS`], whether or not it connects anew meanwhile,
+//!    and one that gave none until it does. An honest laggard (nothing newer, another epoch, an answer that came late)
+//!    is never said to be at fault.
+//! 4. What was wrong is named with the peer that sent it. A proof fails for a range as a whole; which entry it was is
+//!    told when the right ones have come ([`suspect`]).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Certificate, CertificateError, Core, NoteError, SignedCheckpoint};
-use crate::ids::{FederationId, Hash, LedgerSize, NodeId, UnixMillis};
-use crate::merkle::{self, Frontier};
+use crate::ids::{FederationId, Hash, LedgerIndex, LedgerSize, NodeId, UnixMillis};
+use crate::merkle::{self, Frontier, PROOF_HASHES_MAX};
 use crate::replica::{ENTRIES_MAX, LedgerEntry, Replica, ReplicaError};
+use crate::wire::bounded::at_most;
+
+mod suspect;
+
+use suspect::Suspect;
 
 /// Bytes of entries that one answer holds, nearly.
 pub const ENTRIES_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -27,6 +36,8 @@ pub const NOTE_BYTES_MAX: usize = 64 * 1024;
 pub const REQUEST_TIMEOUT_MS: u64 = 5_000;
 /// How long a peer that gave a wrong answer or none is left alone.
 pub const PEER_PENALTY_MS: u64 = 10_000;
+/// How long a peer that has not reached the newest certificate itself is left alone: it will have soon.
+pub const LAGGARD_PAUSE_MS: u64 = 500;
 /// How often some peer is asked for its newest checkpoint, in case gossip does not arrive.
 pub const CHECKPOINT_POLL_MS: u64 = 2_000;
 
@@ -45,7 +56,13 @@ pub enum FollowReply {
     /// `None`: the peer has no certified checkpoint yet.
     Checkpoint { note: Option<String> },
     /// Empty when the peer has not reached `target` itself.
-    Entries { from: LedgerSize, entries: Vec<LedgerEntry>, proof: Vec<Hash> },
+    Entries {
+        from: LedgerSize,
+        #[serde(deserialize_with = "at_most::<_, _, ENTRIES_MAX>")]
+        entries: Vec<LedgerEntry>,
+        #[serde(deserialize_with = "at_most::<_, _, PROOF_HASHES_MAX>")]
+        proof: Vec<Hash>,
+    },
 }
 
 /// Serves one request from the replica. Pure reading; bounded by what one answer may hold.
@@ -72,17 +89,19 @@ pub enum Input {
     Tick,
     PeerUp(NodeId),
     PeerDown(NodeId),
-    /// A checkpoint came by gossip.
+    /// A checkpoint came by gossip, from this peer.
     Gossip {
+        from: NodeId,
         note: String,
     },
     Reply {
         from: NodeId,
         reply: FollowReply,
     },
-    /// The peer did not answer or the connection broke.
+    /// The peer did not answer or the connection broke; or what it answered was no message at all, which is its fault.
     Failed {
         from: NodeId,
+        at_fault: bool,
     },
     /// The driver applied (or could not apply) what [`Output::Apply`] handed out.
     Applied {
@@ -109,9 +128,10 @@ pub enum Output {
     PassOn {
         note: String,
     },
-    /// A peer or a gossip message was wrong; for the log and the peer's score.
+    /// What a peer said was not believed; for the log, and against the peer where it is at fault
+    /// ([`FollowError::is_fault`]).
     Refused {
-        peer: Option<NodeId>,
+        peer: NodeId,
         why: FollowError,
     },
 }
@@ -129,24 +149,68 @@ pub enum FollowError {
     OtherRange { asked: u64, got: u64 },
     #[error("{got} entries, more than the {limit} that were asked for")]
     TooMany { got: usize, limit: usize },
-    #[error("the entries from {from} are not those of the certified ledger of {target} entries")]
-    NotCertified { from: u64, target: u64 },
+    #[error("entry {index} is no leaf of a ledger")]
+    NotALeaf { index: u64 },
+    #[error("the sealed body of entry {index} is not the one that the entry names")]
+    OtherSealedBody { index: u64 },
+    #[error("the entries {from} to {last}, or their proof, are not those of the certified ledger of {target} entries")]
+    NotCertified { from: u64, last: u64, target: u64 },
+    #[error("entry {index} of an answer that was refused is not the certified ledger's")]
+    OtherEntry { index: u64 },
+    #[error("the proof that came with the entries {from} to {last} was wrong, the entries themselves were right")]
+    OtherProof { from: u64, last: u64 },
     #[error("an answer that was not asked for")]
     Unasked,
+    #[error("an answer to another question")]
+    OtherQuestion,
     #[error("the checkpoint belongs to another epoch; ignored")]
     OtherEpoch,
+    #[error("the checkpoint is no news; ignored")]
+    NoNews,
+    #[error("the checkpoint is signed by somebody outside the core, whose signatures nobody passes on")]
+    ForeignSigner,
+}
+
+impl FollowError {
+    /// Whether an honest peer never gives cause for it. One that is slow, or at another epoch, is not at fault.
+    pub const fn is_fault(&self) -> bool {
+        !matches!(self, Self::Unasked | Self::OtherEpoch | Self::NoNews)
+    }
+}
+
+/// A certificate from a note's text, by this epoch's core.
+pub fn read_note(note: &str, core: &Core, federation: FederationId) -> Result<Certificate, FollowError> {
+    if note.len() > NOTE_BYTES_MAX {
+        return Err(FollowError::NoteTooLong(note.len()));
+    }
+    let signed = SignedCheckpoint::parse(note)?;
+    if signed.checkpoint().epoch != core.epoch() {
+        return Err(FollowError::OtherEpoch);
+    }
+    Ok(signed.verify(core, federation)?)
 }
 
 #[derive(Clone, Debug)]
 struct Asked {
     peer: NodeId,
     since: UnixMillis,
-    range: Option<(LedgerSize, LedgerSize)>,
+    /// What the entries from here on are proved against, however many newer certificates come meanwhile.
+    range: Option<(LedgerSize, Certificate)>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Peer {
+    connected: bool,
+    /// It did not answer; a new connection ends that.
     left_alone_until: UnixMillis,
+    /// It was at fault; a new connection changes nothing.
+    distrusted_until: UnixMillis,
+}
+
+impl Peer {
+    fn is_usable(&self, now: UnixMillis) -> bool {
+        self.connected && self.left_alone_until <= now && self.distrusted_until <= now
+    }
 }
 
 /// See the module's header.
@@ -155,10 +219,13 @@ pub struct Follower {
     core: Core,
     frontier: Frontier,
     target: Option<Certificate>,
+    /// Those that were ever connected: no more than the membership.
     peers: BTreeMap<NodeId, Peer>,
     last_peer: Option<NodeId>,
     asked: Option<Asked>,
-    applying: bool,
+    suspect: Option<Suspect>,
+    /// While entries are being applied: the certificate that they were proved by.
+    applying: Option<Certificate>,
     polled: UnixMillis,
     mode: Mode,
 }
@@ -188,7 +255,8 @@ impl Follower {
             peers: BTreeMap::new(),
             last_peer: None,
             asked: None,
-            applying: false,
+            suspect: None,
+            applying: None,
             polled: UnixMillis(0),
             mode,
         }
@@ -199,14 +267,23 @@ impl Follower {
         match input {
             Input::Tick => self.expire(now),
             Input::PeerUp(peer) => {
-                self.peers.insert(peer, Peer::default());
+                let peer = self.peers.entry(peer).or_default();
+                (peer.connected, peer.left_alone_until) = (true, UnixMillis(0));
             }
             Input::PeerDown(peer) => {
-                self.peers.remove(&peer);
+                self.peers.entry(peer).or_default().connected = false;
                 self.forget_request(peer);
             }
-            Input::Gossip { note } => self.take_note(None, &note, &mut out),
-            Input::Failed { from } => self.punish(now, from),
+            Input::Gossip { from, note } => {
+                let taken = self.take_note(&note, &mut out);
+                out.extend(taken.err().map(|why| Output::Refused { peer: from, why }));
+            }
+            Input::Failed { from, at_fault } => {
+                self.leave_alone(now, from, PEER_PENALTY_MS);
+                if at_fault {
+                    self.distrust(now, from);
+                }
+            }
             Input::Reply { from, reply } => self.take_reply(now, from, reply, &mut out),
             Input::Applied { frontier, core } => self.take_applied(frontier, core, &mut out),
         }
@@ -218,15 +295,22 @@ impl Follower {
         if let Some(asked) = &self.asked
             && now.since(asked.since) >= REQUEST_TIMEOUT_MS
         {
-            self.punish(now, asked.peer);
+            let peer = asked.peer;
+            self.leave_alone(now, peer, PEER_PENALTY_MS);
         }
     }
 
-    fn punish(&mut self, now: UnixMillis, peer: NodeId) {
+    fn leave_alone(&mut self, now: UnixMillis, peer: NodeId, ms: u64) {
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.left_alone_until = now.plus_ms(PEER_PENALTY_MS);
+            entry.left_alone_until = now.plus_ms(ms);
         }
         self.forget_request(peer);
+    }
+
+    fn distrust(&mut self, now: UnixMillis, peer: NodeId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.distrusted_until = now.plus_ms(PEER_PENALTY_MS);
+        }
     }
 
     fn forget_request(&mut self, peer: NodeId) {
@@ -234,59 +318,38 @@ impl Follower {
     }
 
     /// A certified checkpoint that is newer than the newest: it becomes the target, and is passed on.
-    fn take_note(&mut self, from: Option<NodeId>, note: &str, out: &mut Vec<Output>) {
-        match self.read_note(note) {
-            Ok(certificate) => {
-                let rank = |c: &Certificate| (c.checkpoint().size, c.time());
-                if self.target.as_ref().is_none_or(|old| rank(&certificate) > rank(old)) {
-                    out.push(Output::PassOn { note: certificate.signed().to_note() });
-                    if certificate.checkpoint().size <= self.frontier.size() {
-                        out.push(Output::Certified(certificate.clone()));
-                    }
-                    self.target = Some(certificate);
-                }
+    fn take_note(&mut self, note: &str, out: &mut Vec<Output>) -> Result<(), FollowError> {
+        let certificate = read_note(note, &self.core, self.federation)?;
+        let rank = |c: &Certificate| (c.checkpoint().size, c.time());
+        if self.target.as_ref().is_none_or(|old| rank(&certificate) > rank(old)) {
+            out.push(Output::PassOn { note: certificate.signed().to_note() });
+            if certificate.checkpoint().size <= self.frontier.size() {
+                out.push(Output::Certified(certificate.clone()));
             }
-            Err(why) => out.push(Output::Refused { peer: from, why }),
+            self.target = Some(certificate);
         }
-    }
-
-    fn read_note(&self, note: &str) -> Result<Certificate, FollowError> {
-        if note.len() > NOTE_BYTES_MAX {
-            return Err(FollowError::NoteTooLong(note.len()));
-        }
-        let signed = SignedCheckpoint::parse(note)?;
-        if signed.checkpoint().epoch != self.core.epoch() {
-            return Err(FollowError::OtherEpoch);
-        }
-        Ok(signed.verify(&self.core, self.federation)?)
+        Ok(())
     }
 
     fn take_reply(&mut self, now: UnixMillis, from: NodeId, reply: FollowReply, out: &mut Vec<Output>) {
         let Some(asked) = self.asked.take_if(|asked| asked.peer == from) else {
-            out.push(Output::Refused { peer: Some(from), why: FollowError::Unasked });
+            out.push(Output::Refused { peer: from, why: FollowError::Unasked });
             return;
         };
         let result = match (reply, asked.range) {
             (FollowReply::Checkpoint { note: None }, None) => Ok(()),
-            (FollowReply::Checkpoint { note: Some(note) }, None) => {
-                let before = out.len();
-                self.take_note(Some(from), &note, out);
-                match out.get(before) {
-                    Some(Output::Refused { .. }) => {
-                        self.punish(now, from);
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                }
-            }
+            (FollowReply::Checkpoint { note: Some(note) }, None) => self.take_note(&note, out),
             (FollowReply::Entries { from: start, entries, proof }, Some(range)) => {
-                self.take_entries(now, from, start, entries, &proof, range, out)
+                self.take_entries(now, from, start, entries, &proof, &range, out)
             }
-            _ => Err(FollowError::Unasked),
+            _ => Err(FollowError::OtherQuestion),
         };
         if let Err(why) = result {
-            self.punish(now, from);
-            out.push(Output::Refused { peer: Some(from), why });
+            self.leave_alone(now, from, PEER_PENALTY_MS);
+            if why.is_fault() {
+                self.distrust(now, from);
+            }
+            out.push(Output::Refused { peer: from, why });
         }
     }
 
@@ -298,44 +361,46 @@ impl Follower {
         start: LedgerSize,
         entries: Vec<LedgerEntry>,
         proof: &[Hash],
-        (from, target): (LedgerSize, LedgerSize),
+        (from, certificate): &(LedgerSize, Certificate),
         out: &mut Vec<Output>,
     ) -> Result<(), FollowError> {
+        let (from, target) = (*from, certificate.checkpoint().size);
         if start != from || from != self.frontier.size() {
             return Err(FollowError::OtherRange { asked: from.0, got: start.0 });
         }
         if entries.is_empty() {
             // An honest laggard: ask another for a while, without a word in the log.
-            self.punish(now, peer);
+            self.leave_alone(now, peer, LAGGARD_PAUSE_MS);
             return Ok(());
         }
         let limit = ENTRIES_MAX.min((target.0 - from.0) as usize);
         if entries.len() > limit {
             return Err(FollowError::TooMany { got: entries.len(), limit });
         }
-        self.prove(&entries, proof, from, target)?;
-        self.applying = true;
+        if let Err(why) = self.prove(&entries, proof, certificate) {
+            if matches!(why, FollowError::NotCertified { .. }) {
+                self.suspect = Some(Suspect::new(peer, from, &entries));
+            }
+            return Err(why);
+        }
+        if let Some(suspect) = self.suspect.take_if(|suspect| suspect.begins_at(from))
+            && let Some(why) = suspect.compare(&entries)
+        {
+            out.push(Output::Refused { peer: suspect.peer(), why });
+        }
+        self.applying = Some(certificate.clone());
         out.push(Output::Apply { from, entries });
         Ok(())
     }
 
     /// The heart of following: the leaves, appended to what is here, lead to the certified root.
-    fn prove(
-        &self,
-        entries: &[LedgerEntry],
-        proof: &[Hash],
-        from: LedgerSize,
-        target: LedgerSize,
-    ) -> Result<(), FollowError> {
-        let wrong = FollowError::NotCertified { from: from.0, target: target.0 };
-        let Some(certificate) = self.target.as_ref().filter(|c| c.checkpoint().size == target) else {
-            return Err(FollowError::Unasked);
-        };
+    fn prove(&self, entries: &[LedgerEntry], proof: &[Hash], certificate: &Certificate) -> Result<(), FollowError> {
+        let (LedgerSize(from), target) = (self.frontier.size(), certificate.checkpoint().size);
+        let last = (from + entries.len() as u64).saturating_sub(1);
+        let wrong = FollowError::NotCertified { from, last, target: target.0 };
         let mut frontier = self.frontier.clone();
         for entry in entries {
-            if !sealed_matches(entry) {
-                return Err(wrong);
-            }
+            check_entry(LedgerIndex(frontier.size().0), entry)?;
             frontier.push(merkle::leaf_hash(&entry.leaf));
         }
         let (size, root) = (frontier.size(), frontier.root());
@@ -348,23 +413,22 @@ impl Follower {
     }
 
     fn take_applied(&mut self, frontier: Frontier, core: Core, out: &mut Vec<Output>) {
-        self.applying = false;
         self.frontier = frontier;
         self.core = core;
-        if let Some(target) = &self.target
-            && target.checkpoint().size <= self.frontier.size()
-        {
-            out.push(Output::Certified(target.clone()));
-        }
+        // The one that the entries were proved by first: a newer one has come since, as a rule, that is not reached.
+        let proved_by = self.applying.take();
+        let newest = self.target.clone().filter(|newest| proved_by.as_ref() != Some(newest));
+        let reached = |certificate: &Certificate| certificate.checkpoint().size <= self.frontier.size();
+        out.extend(proved_by.into_iter().chain(newest).filter(reached).map(Output::Certified));
     }
 
     /// Asks for the next range, or from time to time for a newer checkpoint. One question at a time.
     fn ask(&mut self, now: UnixMillis, out: &mut Vec<Output>) {
-        if self.asked.is_some() || self.applying {
+        if self.asked.is_some() || self.applying.is_some() {
             return;
         }
         let have = self.frontier.size();
-        let behind = self.target.as_ref().map(|c| c.checkpoint().size).filter(|size| *size > have);
+        let behind = self.target.as_ref().filter(|certificate| certificate.checkpoint().size > have).cloned();
         let behind = behind.filter(|_| self.mode == Mode::Entries);
         let due = now.since(self.polled) >= CHECKPOINT_POLL_MS;
         if behind.is_none() && !due {
@@ -373,8 +437,8 @@ impl Follower {
         let Some(peer) = self.next_peer(now) else { return };
         // A target that no peer can serve must not keep a newer one from being heard of.
         let range = behind.filter(|_| !due).map(|target| (have, target));
-        let request = match range {
-            Some((from, target)) => FollowRequest::Entries { from, target },
+        let request = match &range {
+            Some((from, target)) => FollowRequest::Entries { from: *from, target: target.checkpoint().size },
             None => {
                 self.polled = now;
                 FollowRequest::Checkpoint
@@ -386,7 +450,7 @@ impl Follower {
 
     /// Round robin over the peers that are not left alone.
     fn next_peer(&mut self, now: UnixMillis) -> Option<NodeId> {
-        let usable = |(id, peer): (&NodeId, &Peer)| (peer.left_alone_until <= now).then_some(*id);
+        let usable = |(id, peer): (&NodeId, &Peer)| peer.is_usable(now).then_some(*id);
         let after = self.last_peer.and_then(|last| {
             self.peers.range((std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded)).find_map(usable)
         });
@@ -397,12 +461,12 @@ impl Follower {
 }
 
 /// A leaf must come with the sealed body that it names, and with no other.
-fn sealed_matches(entry: &LedgerEntry) -> bool {
+fn check_entry(LedgerIndex(index): LedgerIndex, entry: &LedgerEntry) -> Result<(), FollowError> {
     use crate::wire::v1::{Leaf, SEALED_BYTES_MAX, sealed_hash};
-    let Ok(leaf) = Leaf::from_bytes(&entry.leaf) else { return false };
+    let leaf = Leaf::from_bytes(&entry.leaf).map_err(|_| FollowError::NotALeaf { index })?;
     match (leaf.command.body.sealed, &entry.sealed) {
-        (None, None) => true,
-        (Some(hash), Some(body)) => body.len() <= SEALED_BYTES_MAX && sealed_hash(body) == hash,
-        _ => false,
+        (None, None) => Ok(()),
+        (Some(hash), Some(body)) if body.len() <= SEALED_BYTES_MAX && sealed_hash(body) == hash => Ok(()),
+        _ => Err(FollowError::OtherSealedBody { index }),
     }
 }

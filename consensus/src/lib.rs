@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate self as tessera_consensus;
 
+pub mod audit;
 pub mod certify;
 pub mod checkpoint;
 pub mod clock;

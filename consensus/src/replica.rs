@@ -43,6 +43,7 @@ pub const TABLES: [Table; 7] = [STATE, LEDGER, SEALED, MERKLE, DIGEST, STREAMS, 
 const META_POSITION: &[u8] = b"position";
 const META_CERTIFICATE: &[u8] = b"certificate";
 const META_GENESIS: &[u8] = b"genesis";
+const META_DIVERGED: &[u8] = b"diverged";
 /// Signatures remembered as good, so that each is verified once.
 const VERIFIED_MAX: usize = 16 * 1024;
 /// Entries that one answer to a follower holds.
@@ -76,6 +77,17 @@ pub enum ReplicaError {
     Core(#[from] CoreError),
     #[error("no proof: {why}")]
     Proof { why: String },
+}
+
+impl ReplicaError {
+    /// Whether what lies on the disk is not what this node wrote.
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_damage(),
+            Self::Decode(_) | Self::Corrupt { .. } | Self::Certificate(_) | Self::Note(_) | Self::Core(_) => true,
+            Self::OtherFederation { .. } | Self::NotNext { .. } | Self::Diverged { .. } | Self::Proof { .. } => false,
+        }
+    }
 }
 
 /// Why a submission is not taken.
@@ -163,7 +175,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn merkle_key(level: u8, index: u64) -> [u8; 9] {
+pub(crate) fn merkle_key(level: u8, index: u64) -> [u8; 9] {
     let mut key = [0; 9];
     key[0] = level;
     key[1..].copy_from_slice(&index.to_be_bytes());
@@ -176,9 +188,9 @@ fn placed_key(stream: &Stream, sequence: Sequence) -> Vec<u8> {
     key
 }
 
-struct MerkleTable<'a>(&'a dyn View);
+pub(crate) struct MerkleTable<'a>(pub(crate) &'a dyn View);
 
-fn unprovable(error: ProveError<ReplicaError>) -> ReplicaError {
+pub(crate) fn unprovable(error: ProveError<ReplicaError>) -> ReplicaError {
     match error {
         ProveError::Store(error) => error,
         other => ReplicaError::Proof { why: other.to_string() },
@@ -210,6 +222,7 @@ impl Replica {
         };
         let replica =
             Self { engine, domain, genesis, federation, inner: Mutex::new(inner), verified: Default::default() };
+        lock(&replica.inner).diverged = replica.engine.get(META, META_DIVERGED)?.is_some();
         let stored = replica.engine.get(META, META_CERTIFICATE)?;
         if let Some(note) = stored {
             let signed = SignedCheckpoint::parse(&String::from_utf8_lossy(&note))?;
@@ -414,10 +427,26 @@ impl Replica {
         lock(&self.inner).certificate.clone()
     }
 
+    /// Notes, for this life and all later ones, that what is here is not the ledger that was certified: nothing is
+    /// applied to it any more. The ticket says when the note survives a power failure.
+    pub fn diverge(&self) -> Result<Ticket, EngineError> {
+        lock(&self.inner).diverged = true;
+        let mut batch = Batch::new();
+        batch.put(META, META_DIVERGED, Vec::new());
+        self.engine.submit(batch)
+    }
+
+    /// Whether this replica is known to differ from what was certified.
+    pub fn is_diverged(&self) -> bool {
+        lock(&self.inner).diverged
+    }
+
     /// Takes a certified checkpoint: keeps it when it is newer than the one that is here and this replica has
     /// reached its size. `false` when it is of no use yet or any more.
     ///
-    /// A replica whose own root or digest at that size differs stops ([`ReplicaError::Diverged`]).
+    /// A replica whose own root or digest at that size differs stops for good ([`ReplicaError::Diverged`]). The digest is
+    /// known for the newest size only: a follower is shown each certificate when it stands exactly there, a core node's
+    /// certifier remembers the digests of its batch ends.
     pub fn certified(&self, certificate: Certificate) -> Result<bool, ReplicaError> {
         let mut inner = lock(&self.inner);
         let theirs = *certificate.checkpoint();
@@ -431,7 +460,8 @@ impl Replica {
         let root = self.root_at(theirs.size)?;
         let mine = inner.checkpoint(self.federation, theirs.epoch);
         if root != theirs.root || (mine.size == theirs.size && mine.digest != theirs.digest) {
-            inner.diverged = true;
+            drop(inner);
+            self.diverge()?;
             return Err(ReplicaError::Diverged { size: theirs.size.0 });
         }
         let mut batch = Batch::new();

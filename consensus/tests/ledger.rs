@@ -249,6 +249,54 @@ fn a_follower_far_behind_arrives_at_the_certified_state() {
     assert_eq!(member.certificate().map(|c| c.time()), Some(UnixMillis::from_seconds(3000)));
 }
 
+/// A line whose round trip is longer than the time between two certificates: a newer one comes while each range is on
+/// its way.
+#[test]
+fn a_follower_advances_although_each_range_is_overtaken_by_a_newer_certificate() {
+    let world = World::new();
+    let (server, member) = (world.replica(engine()), world.replica(engine()));
+    let peer = world.nodes[0].join.node_id();
+    let core = member.core().expect("core");
+    let mut follower = Follower::new(member.federation(), core, member.frontier(), None, Mode::Entries);
+    let mut now = UnixMillis::from_seconds(5000);
+    let mut queue = follower.step(now, Input::PeerUp(peer));
+    let mut number = 0;
+    let mut grow = || {
+        let batch = world.batch(vec![world.command(3, 0, number, NOTE, &number.to_be_bytes())], 2000);
+        server.apply_batch(&batch, Default::default()).expect("apply");
+        number += 1;
+        let signed = world.certify(&server, &[0, 2], 3000 + number);
+        server.certified(world.certificate(&server, &signed)).expect("certified");
+        server.certificate().expect("just certified").signed().to_note()
+    };
+    let mut answers = 0;
+    while answers < 40 {
+        let input = match queue.remove(0) {
+            Output::Ask { request, .. } => {
+                answers += 1;
+                let reply = follow::serve(&server, &request).expect("serve");
+                now = now.plus_ms(100);
+                queue.extend(follower.step(now, Input::Gossip { from: peer, note: grow() }));
+                Input::Reply { from: peer, reply }
+            }
+            Output::Apply { from, entries } => {
+                member.apply_entries(from, &entries).expect("apply");
+                Input::Applied { frontier: member.frontier(), core: member.core().expect("core") }
+            }
+            Output::Certified(certificate) => {
+                member.certified(certificate).expect("certified");
+                continue;
+            }
+            Output::PassOn { .. } => continue,
+            Output::Refused { why, .. } => panic!("an honest peer was refused: {why}"),
+        };
+        queue.extend(follower.step(now, input));
+    }
+    let behind = server.size().0 - member.size().0;
+    assert!(behind <= 4, "the member is {behind} entries behind the core's {}", server.size().0);
+    assert_eq!(member.certificate().map(|c| c.checkpoint().size), Some(member.size()), "and knows it certified");
+}
+
 #[test]
 fn every_tampered_answer_is_refused_and_named() {
     type Tamper = fn(&mut FollowReply);
@@ -261,7 +309,7 @@ fn every_tampered_answer_is_refused_and_named() {
         (
             "a foreign sealed body",
             |r| on_entries(r, |entries, _| entries[0].sealed = Some(b"x".to_vec())),
-            "not those of the certified",
+            "the sealed body of entry 0 is not the one",
         ),
         (
             "a byte of the checkpoint",

@@ -1,7 +1,7 @@
 //! Three core nodes on simulated time and a simulated network: agreement, crashes, a wrong clock, a forged batch,
 //! a directory that was put back.
 //!
-//! Not for bytes on a real network or disk; those are in `raft_grpc.rs` and in the storage crate.
+//! Not for bytes on a real network or disk; those are in `raft_grpc` and in the storage crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,14 @@ use openraft::async_runtime::Instant;
 use openraft::base::BoxFuture;
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use tessera_consensus::kernel::Outcome;
+use tessera_consensus::raft::admission::TERM_JUMP_MAX;
 use tessera_consensus::raft::cluster::{Core, CoreSetup, StartError, Timing};
 use tessera_consensus::raft::intake::{CommandReceipt, SubmitError, SubmitResult};
 use tessera_consensus::raft::log_store::{self, LogError};
 use tessera_consensus::raft::network::{Method, Transport, TransportError};
-use tessera_consensus::raft::types::{CoreNode, RaftId};
+use tessera_consensus::raft::types::{CoreNode, RaftId, Vote};
 use tessera_consensus::raft::watermark::MemoryWatermark;
+use tessera_consensus::raft::wire::{Append, AppendReply, Transfer, VoteCall};
 use tessera_consensus::replica::Replica;
 use tessera_consensus::{LedgerIndex, LedgerSize, UnixMillis};
 use tessera_storage::memory::{MemoryEngine, MemoryImage};
@@ -330,6 +332,32 @@ fn a_core_node_that_was_put_back_does_not_take_part() {
         assert_eq!(federation.replica(victim).size(), LedgerSize(1), "it took entries over a hole in its past");
         assert_eq!(federation.leader(&[leader, (leader + 2) % 3]).await, leader, "the others go on undisturbed");
         federation.commit(leader, 5, b"without it").await;
+    });
+}
+
+/// openraft follows any vote that is higher than its own: the last term would be the core's last.
+#[test]
+fn a_lying_core_node_cannot_bring_the_others_to_the_end_of_all_terms() {
+    simulate(8, || async {
+        let federation = Federation::start(3).await;
+        let leader = federation.leader(&ALL).await;
+        federation.commit(leader, 0, b"before").await;
+        let (victim, liar) = ((leader + 1) % 3, (leader + 2) % 3);
+        let (node, seat) = (federation.node(victim), federation.world.seat(liar));
+        let term = node.status().term + 2 * TERM_JUMP_MAX;
+        let vote = Vote::new_committed(term, seat);
+        let heartbeat = Append { vote, previous: None, entries: Vec::new(), commit: None, confirmed: None };
+        let reply = node.serve(seat, Method::Append, &heartbeat.to_bytes()).await.expect("an answer");
+        assert!(matches!(AppendReply::from_bytes(&reply), Ok(AppendReply::Refused(_))));
+        let transfer = Transfer { from: vote, to: federation.world.seat(victim), last: None };
+        assert!(node.serve(seat, Method::Transfer, &transfer.to_bytes()).await.is_err());
+        let call = VoteCall { vote: Vote::new(term, seat), last: None, transfer: true };
+        for method in [Method::Vote, Method::PreVote] {
+            assert!(node.serve(seat, method, &call.to_bytes()).await.is_err());
+        }
+        assert!(node.serve(seat, Method::Snapshot, &[]).await.is_err(), "there are none");
+        assert!(node.status().term < TERM_JUMP_MAX, "{:?}", node.status());
+        federation.commit(victim, 1, b"after").await;
     });
 }
 

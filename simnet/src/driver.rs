@@ -28,7 +28,7 @@ use crate::disk::Probe;
 use crate::founding::Founding;
 use crate::journal::{Journal, Promise};
 use crate::network::{Calls, Host, Inbox, Message, Network, Packet, method};
-use crate::node::{GUARD, GUARD_KEY, SimCore, wall_clock};
+use crate::node::{GUARD, GUARD_KEY, SimCore, clocks, wall_clock};
 use crate::oracle::Oracle;
 use crate::origin::Origin;
 use crate::plan::CORE_NODES;
@@ -168,8 +168,8 @@ impl Driver {
                 let (peer, reason) = (from.to_string(), "the connection broke".to_owned());
                 self.calls.answered(call, Err(TransportError::Unreachable { peer, reason }));
             }
-            Ok(Message::Cosign { checkpoint }) => {
-                self.work(Task::Certify(certify::Input::CosignRequest { from: node, checkpoint }));
+            Ok(Message::Cosign { checkpoint, asked_at }) => {
+                self.work(Task::Certify(certify::Input::CosignRequest { from: node, checkpoint, asked_at }));
             }
             Ok(Message::Cosigned { checkpoint, result }) => {
                 self.work(Task::Certify(certify::Input::CosignReply { from: node, checkpoint, result }));
@@ -179,7 +179,7 @@ impl Driver {
                 Err(error) => self.breach(Promise::OneHistory, &error),
             },
             Ok(Message::Followed(reply)) => self.work(Task::Follow(follow::Input::Reply { from: node, reply })),
-            Ok(Message::Gossip { note }) => self.work(Task::Follow(follow::Input::Gossip { note })),
+            Ok(Message::Gossip { note }) => self.work(Task::Follow(follow::Input::Gossip { from: node, note })),
             Ok(Message::Submit { number, submissions }) => self.submit_for(from, number, submissions),
             Ok(Message::Submitted { number, results }) => self.origin.submitted(wall_clock(), number, &results),
             Err(error) => self.breach(Promise::NothingForged, &error),
@@ -244,7 +244,7 @@ impl Driver {
     fn certifier_step(&mut self, input: certify::Input) -> Vec<certify::Output> {
         let Some(certifier) = self.certifier.as_mut() else { return Vec::new() };
         match self.replica.core() {
-            Ok(core) => certifier.step(wall_clock(), input, certify::View { cores: &[core] }),
+            Ok(core) => certifier.step(clocks(), input, certify::View { cores: &[core] }),
             Err(error) => {
                 self.breach(Promise::OneHistory, &error);
                 Vec::new()
@@ -295,7 +295,9 @@ impl Driver {
     fn certify(&mut self, output: certify::Output, tasks: &mut VecDeque<Task>) {
         match output {
             certify::Output::PersistGuard { guard } => self.persist_guard(guard, tasks),
-            certify::Output::SendRequest { to, checkpoint } => self.send(&to, &Message::Cosign { checkpoint }),
+            certify::Output::SendRequest { to, checkpoint, asked_at } => {
+                self.send(&to, &Message::Cosign { checkpoint, asked_at });
+            }
             certify::Output::SendReply { to, checkpoint, result } => {
                 if let CosignResult::Signed(_) = &result {
                     self.report_cosignature(&checkpoint);
@@ -306,7 +308,10 @@ impl Driver {
                 self.journal.event("certificate", &[&[self.host.0], certificate.signed().to_note().as_bytes()]);
                 // The follower keeps it and passes it on, as it would another's.
                 let note = certificate.signed().to_note();
-                tasks.push_back(Task::Follow(follow::Input::Gossip { note }));
+                tasks.push_back(Task::Follow(follow::Input::Gossip {
+                    from: self.founding.identity(self.host).node,
+                    note,
+                }));
             }
             certify::Output::Divergence { ours, theirs, .. } => {
                 let what = format!("{ours:?} here, {theirs:?} elsewhere");

@@ -12,7 +12,7 @@ use tessera_consensus::keys::SigningKey;
 use tessera_consensus::wire::v1::{Genesis, JoinCommand, NodeKeys, Role, SignedJoin, SiteDeclaration, VERSION};
 use tessera_consensus::{NodeId, SiteId, UnixMillis};
 use tessera_federation::blind::oprf::Evaluator;
-use tessera_federation::blind::{IdentifierKey, KeyAsk, OprfKey, SealingKey, blind, found_oprf};
+use tessera_federation::blind::{IdentifierKey, KeyAsk, OprfKeys, SealingKey, YearSeeds, blind, found_oprf};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{DomainGenesis, OprfBudget};
 use tessera_policy::{Identifier, Issuer};
@@ -59,10 +59,10 @@ impl Founding {
                 identity
             })
             .collect();
-        let index_seed = zeroize_seed(&mut rng);
+        let seeds = YearSeeds::draw(&mut rng);
         let core = &sealing[..usize::from(CORE_NODES)];
         let (oprf, oprf_shares) =
-            found_oprf(&index_seed, OprfBudget::default(), core, &mut rng).expect("X25519 keys can be sealed to");
+            found_oprf(YEAR, &seeds, OprfBudget::default(), core, &mut rng).expect("X25519 keys can be sealed to");
         let domain = DomainGenesis {
             version: tessera_federation::wire::v1::VERSION,
             oprf,
@@ -79,7 +79,7 @@ impl Founding {
             joins,
             domain: domain.to_bytes(),
         };
-        let patients = Arc::new(patients(&OprfKey::from_seed(&index_seed), &domain, &mut rng));
+        let patients = Arc::new(patients(&OprfKeys::from_seeds(YEAR, &seeds), &domain, &mut rng));
         Self { identities, genesis, patients }
     }
 
@@ -96,10 +96,6 @@ fn seed_bytes(rng: &mut dyn CryptoRng) -> [u8; 32] {
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
     bytes
-}
-
-fn zeroize_seed(rng: &mut dyn CryptoRng) -> zeroize::Zeroizing<[u8; 32]> {
-    zeroize::Zeroizing::new(seed_bytes(rng))
 }
 
 fn identity(host: Host, rng: &mut ChaCha8Rng) -> (Identity, SealingKey) {
@@ -130,13 +126,13 @@ fn identity(host: Host, rng: &mut ChaCha8Rng) -> (Identity, SealingKey) {
     (identity, sealing)
 }
 
-fn patients(key: &OprfKey, genesis: &DomainGenesis, rng: &mut ChaCha8Rng) -> Vec<IdentifierKey> {
+fn patients(keys: &OprfKeys, genesis: &DomainGenesis, rng: &mut ChaCha8Rng) -> Vec<IdentifierKey> {
     let issuer = Issuer::parse("SIMULATED").expect("an issuer");
     let ask = |number: u16| {
         let identifier = Identifier::hospital(issuer.clone(), &format!("SAMPLE{number:04}")).expect("a number");
         KeyAsk { identifier, year: YEAR }
     };
     let (request, blinding) = blind((0..PATIENTS).map(ask).collect(), rng).expect("a small batch");
-    let reply = key.evaluate(&request, rng).expect("a request of our own");
-    blinding.finalize(&reply, &genesis.oprf).expect("a reply of our own")
+    let reply = keys.evaluate(&request, YEAR, rng).expect("a request of our own");
+    blinding.finalize(&reply, genesis).expect("a reply of our own")
 }

@@ -19,6 +19,7 @@ use openraft_rt_sim::SimRuntime;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use tessera_consensus::UnixMillis;
 use tessera_consensus::certify::CosignResult;
 use tessera_consensus::checkpoint::Checkpoint;
 use tessera_consensus::follow::{FollowReply, FollowRequest};
@@ -29,6 +30,7 @@ use tessera_consensus::wire::v1::Submission;
 use tessera_consensus::wire::{DecodeError, decode, encode};
 
 use crate::journal::Journal;
+use crate::plan::CORE_NODES;
 use crate::runtime::{NodeRuntime, lock};
 
 /// One packet's bytes.
@@ -65,6 +67,7 @@ pub enum Message {
     },
     Cosign {
         checkpoint: Checkpoint,
+        asked_at: UnixMillis,
     },
     Cosigned {
         checkpoint: Checkpoint,
@@ -139,6 +142,8 @@ pub struct Network {
 
 struct Wires {
     line: Line,
+    /// What a packet to or from a host that is not in the core needs longer, microseconds.
+    remote_us: u64,
     rng: ChaCha8Rng,
     ports: BTreeMap<Host, Port>,
     /// Pairs that do not reach each other, the smaller first.
@@ -151,15 +156,16 @@ impl Wires {
         self.cuts.contains(&(a.min(b), a.max(b)))
     }
 
-    fn delay(&mut self) -> Duration {
+    fn delay(&mut self, a: Host, b: Host) -> Duration {
         let jitter_us = self.rng.random_range(0..=self.line.jitter_us);
-        Duration::from_micros(self.line.latency_us + jitter_us)
+        let remote_us = if a.max(b).0 > CORE_NODES { self.remote_us } else { 0 };
+        Duration::from_micros(self.line.latency_us + jitter_us + remote_us)
     }
 }
 
 impl Network {
-    pub fn new(line: Line, rng: ChaCha8Rng, journal: Journal) -> Self {
-        let wires = Wires { line, rng, ports: BTreeMap::new(), cuts: BTreeSet::new(), calls: 0 };
+    pub fn new(line: Line, remote_us: u64, rng: ChaCha8Rng, journal: Journal) -> Self {
+        let wires = Wires { line, remote_us, rng, ports: BTreeMap::new(), cuts: BTreeSet::new(), calls: 0 };
         Self { wires: Arc::new(Mutex::new(wires)), journal }
     }
 
@@ -193,7 +199,7 @@ impl Network {
             let mut wires = lock(&self.wires);
             let per_10000 = wires.line.lost_per_10000;
             let lost = wires.rng.random_range(0..10_000) < per_10000;
-            (lost, wires.delay())
+            (lost, wires.delay(from, to))
         };
         let (network, notice) = (self.clone(), break_notice(from, to, message));
         drop(SimRuntime::spawn(async move {

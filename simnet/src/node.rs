@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::channel::mpsc;
 use tessera_consensus::certify::{self, Certifier};
 use tessera_consensus::checkpoint::SigningGuard;
+use tessera_consensus::clock::Clocks;
 use tessera_consensus::kernel::{Domain, Entry, Rejection, Verdict};
 use tessera_consensus::raft::cluster::{Core, CoreSetup, StartError, Timing};
 use tessera_consensus::raft::log_store;
@@ -94,6 +95,12 @@ pub struct Running {
 pub fn wall_clock() -> UnixMillis {
     let now = openraft_rt_sim::SimInstant::try_now().expect("inside a simulation");
     EPOCH.plus_ms(u64::try_from(now.elapsed_since_start().as_millis()).expect("a short simulation"))
+}
+
+/// Both clocks of a simulated machine, which run alike.
+pub fn clocks() -> Clocks {
+    let wall = wall_clock();
+    Clocks { wall, boot_ms: wall.since(EPOCH) }
 }
 
 impl Node {

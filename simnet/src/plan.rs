@@ -27,6 +27,8 @@ pub enum Mutation {
 pub struct Plan {
     pub seed: u64,
     pub line: Line,
+    /// One way, microseconds, that the lines of those that follow are longer than the core's.
+    pub remote_us: u64,
     /// Commands that each node registers.
     pub commands: u32,
     /// Pause between two of them at most.
@@ -85,6 +87,7 @@ impl Plan {
                 jitter_us: rng.random_range(200..6_000),
                 lost_per_10000: rng.random_range(0..100),
             },
+            remote_us: 0,
             commands: rng.random_range(24..40),
             pause_ms_max: 900,
             crash,
@@ -92,6 +95,16 @@ impl Plan {
             patience_ms: 60_000,
             mutation: None,
         }
+    }
+
+    /// A federation over wide lines and under load: a certificate every 100 ms or so, and a round trip between the core
+    /// and those that follow that is longer by far.
+    pub fn wide_area(seed: u64) -> Self {
+        let page = Self::first_page(seed);
+        let crash = Crash { at_ms: 6_000, ..page.crash };
+        // A lost question of a follower costs its whole timeout, which is not what this plan is about.
+        let line = Line { lost_per_10000: 0, ..page.line };
+        Self { line, remote_us: 250_000, commands: 160, pause_ms_max: 100, crash, ..page }
     }
 
     /// The same plan in a world with this fault.

@@ -14,7 +14,7 @@ use tessera_consensus::LedgerIndex;
 use crate::founding::Founding;
 use crate::journal::{Journal, Promise, Record};
 use crate::network::{Host, Network};
-use crate::node::{Node, Surroundings};
+use crate::node::{Node, Surroundings, wall_clock};
 use crate::oracle::{NodeEnd, Oracle};
 use crate::origin::{Matter, entry_counts, is_study};
 use crate::plan::{CORE_NODES, Plan, stream};
@@ -25,6 +25,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const AMBUSH: Duration = Duration::from_micros(150);
 /// How long it waits for that moment.
 const AMBUSH_MS_MAX: u64 = 5_000;
+
+/// How old the newest certificate of those that follow may be while nothing is broken: whole seconds are rounded down,
+/// and a range is asked for after the certificate is heard of.
+const LAG_MS_MAX: u64 = 3_000;
 
 /// What one run leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +79,7 @@ struct World {
 impl World {
     fn new(plan: Plan, journal: Journal) -> Self {
         let founding = Arc::new(Founding::new(plan.seed));
-        let network = Network::new(plan.line, stream(plan.seed, "network"), journal.clone());
+        let network = Network::new(plan.line, plan.remote_us, stream(plan.seed, "network"), journal.clone());
         let oracle = Oracle::new(journal.clone());
         let surroundings = Surroundings {
             founding: founding.clone(),
@@ -100,6 +104,8 @@ impl World {
             hosts.len() - usize::from(CORE_NODES),
             self.plan.commands
         ));
+        until_ms(self.plan.crash.at_ms).await;
+        self.nobody_lags();
         self.crash().await;
         if !self.journal.has_breaches() {
             self.partition().await;
@@ -120,6 +126,19 @@ impl World {
         }
     }
 
+    /// While nothing is broken, those that follow hold a state that was certified just now, however much is going on.
+    fn nobody_lags(&self) {
+        let age_ms = |node: &Node| {
+            let certificate = node.running().and_then(|running| running.replica.certificate());
+            certificate.map_or(u64::MAX, |certificate| wall_clock().since(certificate.time()))
+        };
+        let ages: Vec<(Host, u64)> = self.nodes.values().map(|node| (node.host, age_ms(node))).collect();
+        self.journal.tell(&format!("ages of the newest certificates, ms: {ages:?}; {}", self.sizes()));
+        if self.plan.remote_us > 0 && ages.iter().any(|(_, age_ms)| *age_ms > LAG_MS_MAX) {
+            self.journal.breach(Promise::Liveness, "a node lags under load although nothing is broken".into());
+        }
+    }
+
     /// The core node that most take for the leader, or one that does not lead.
     fn pick(&self, leads: bool) -> Host {
         let leader = self.nodes.values().find_map(|node| {
@@ -132,7 +151,6 @@ impl World {
 
     async fn crash(&mut self) {
         let crash = self.plan.crash;
-        until_ms(crash.at_ms).await;
         let victim = self.pick(crash.hits_leader);
         let deadline_ms = now_ms() + AMBUSH_MS_MAX;
         while self.nodes[&victim].unsynced() == 0 && now_ms() < deadline_ms {

@@ -42,6 +42,14 @@ fn promises_hold_and_each_seed_replays_exactly() {
     }
 }
 
+/// Those that follow hear of a newer certificate before the entries of the last one have reached them, again and again.
+#[test]
+fn wide_lines_and_many_certificates_leave_nobody_behind() {
+    for seed in SEEDS.take(2) {
+        must_pass(&run(&Plan::wide_area(seed)));
+    }
+}
+
 #[test]
 fn faults_that_were_found_stay_mended() {
     for (seed, what) in REGRESSIONS {

@@ -116,6 +116,15 @@ impl Proposer {
         outputs
     }
 
+    /// Whether members besides `node` have signed in the round under way, each dated as this node's clock says, so many
+    /// that they are a quorum with it.
+    pub fn others_agree(&self, node: NodeId, view: View<'_>) -> bool {
+        self.round.as_ref().is_some_and(|round| {
+            let others = round.cosignatures.keys().filter(|signer| **signer != node).count();
+            view.core(round.checkpoint.epoch).is_some_and(|core| others + 1 >= core.threshold())
+        })
+    }
+
     fn conclude(&mut self, core: &Core, now: UnixMillis, history: &mut History) -> Vec<Output> {
         let Some(round) = &self.round else { return Vec::new() };
         if round.refused.len() > core.members().len() - core.threshold() {

@@ -1,7 +1,7 @@
 //! The signing half of a certifier: requests that wait, the guard record, and the cosignature under it.
 //!
-//! Invariants: at most one record is on its way to the disk; a cosignature is made only from the record that is known
-//! to be durable. Requests: one for each core member that asks, the latest.
+//! Invariants: no record is made with a clock that nothing confirms ([`Confirmed`]); at most one record is on its way to
+//! the disk; a cosignature is made only from the record that is known to be durable. Requests: one for each core member that asks, the latest.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,19 @@ pub(super) struct Signer {
 struct Wanted {
     checkpoint: Checkpoint,
     arrived: UnixMillis,
+    /// How far this node's clock was ahead of the asking node's; `None`: this node asks itself.
+    ahead_of_asker_ms: Option<u64>,
+}
+
+/// What says that this node's clock is right, see invariant 4 of [`super`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Confirmed {
+    /// A certificate agreed with it in this life; so far has it jumped ahead since.
+    ByCertificate { jump_ms: u64 },
+    /// No certificate in this life: who asks must agree; for its own round, a quorum that it completes.
+    ByOthers { a_quorum: bool },
+    /// Nothing was ever certified.
+    Founding,
 }
 
 /// What is to become of a request.
@@ -42,8 +55,15 @@ impl Signer {
     }
 
     /// Keeps a request. Returns the one that it takes the place of, when that was for something else.
-    pub fn want(&mut self, from: NodeId, checkpoint: Checkpoint, now: UnixMillis) -> Option<Checkpoint> {
-        let replaced = self.wanted.insert(from, Wanted { checkpoint, arrived: now })?;
+    pub fn want(
+        &mut self,
+        from: NodeId,
+        checkpoint: Checkpoint,
+        asked_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Option<Checkpoint> {
+        let ahead_of_asker_ms = asked_at.map(|asked_at| now.since(asked_at));
+        let replaced = self.wanted.insert(from, Wanted { checkpoint, arrived: now, ahead_of_asker_ms })?;
         (replaced.checkpoint != checkpoint).then_some(replaced.checkpoint)
     }
 
@@ -65,6 +85,7 @@ impl Signer {
     pub fn settle(
         &mut self,
         now: UnixMillis,
+        confirmed: Confirmed,
         history: &History,
         view: View<'_>,
     ) -> (Option<SigningGuard>, Vec<Answer>) {
@@ -72,7 +93,7 @@ impl Signer {
         requests.sort_by_key(|(_, wanted)| wanted.checkpoint.size);
         let (mut to_persist, mut answers) = (None, Vec::new());
         for (from, wanted) in requests {
-            let result = match self.judge(&wanted, now, history, view) {
+            let result = match self.judge(&wanted, now, confirmed, history, view) {
                 Verdict::Persist(guard) => {
                     self.persisting = Some(guard.clone());
                     to_persist = Some(guard);
@@ -88,7 +109,14 @@ impl Signer {
         (to_persist, answers)
     }
 
-    fn judge(&self, wanted: &Wanted, now: UnixMillis, history: &History, view: View<'_>) -> Verdict {
+    fn judge(
+        &self,
+        wanted: &Wanted,
+        now: UnixMillis,
+        confirmed: Confirmed,
+        history: &History,
+        view: View<'_>,
+    ) -> Verdict {
         let checkpoint = &wanted.checkpoint;
         let refuse = |refusal| Verdict::Answer(CosignResult::Refused(refusal));
         if checkpoint.federation != self.identity.federation {
@@ -121,7 +149,16 @@ impl Signer {
         {
             return refuse(CosignRefusal::Superseded { applied: history.applied_size() });
         }
-        self.sign_anew(checkpoint, now)
+        match (confirmed, wanted.ahead_of_asker_ms) {
+            (Confirmed::ByCertificate { jump_ms: ahead_ms }, _) if ahead_ms > 0 => {
+                refuse(CosignRefusal::ClockAhead { ahead_ms })
+            }
+            (Confirmed::ByOthers { .. }, Some(ahead_ms)) if ahead_ms > CLOCK_SKEW_MS => {
+                refuse(CosignRefusal::ClockAhead { ahead_ms })
+            }
+            (Confirmed::ByOthers { a_quorum: false }, None) => Verdict::Wait,
+            _ => self.sign_anew(checkpoint, now),
+        }
     }
 
     /// The durable record as a cosignature, when it is for this checkpoint and no older than the request. A handover

@@ -65,7 +65,11 @@ impl Bench {
     }
 
     fn step(&mut self, ms: u64, input: Input) -> Vec<Output> {
-        self.certifier.step(at(ms), input, View { cores: &self.cores })
+        self.step_at(Clocks { wall: at(ms), boot_ms: ms }, input)
+    }
+
+    fn step_at(&mut self, clocks: Clocks, input: Input) -> Vec<Output> {
+        self.certifier.step(clocks, input, View { cores: &self.cores })
     }
 
     /// Makes every record durable at once; returns the other outputs.
@@ -97,7 +101,7 @@ impl Bench {
     }
 
     fn ask(&mut self, ms: u64, from: usize, checkpoint: Checkpoint) -> Vec<Output> {
-        self.run(ms, Input::CosignRequest { from: node(from), checkpoint })
+        self.run(ms, Input::CosignRequest { from: node(from), checkpoint, asked_at: at(ms) })
     }
 
     fn reply(&mut self, ms: u64, from: usize, checkpoint: Checkpoint, result: CosignResult) -> Vec<Output> {
@@ -113,7 +117,7 @@ impl Bench {
 
 fn requested(outputs: &[Output]) -> Vec<(NodeId, LedgerSize)> {
     let request = |output: &Output| match output {
-        Output::SendRequest { to, checkpoint } => Some((*to, checkpoint.size)),
+        Output::SendRequest { to, checkpoint, .. } => Some((*to, checkpoint.size)),
         _ => None,
     };
     outputs.iter().filter_map(request).collect()
@@ -335,7 +339,7 @@ fn after_a_crash_the_record_still_binds() {
     let mut same = restarted().follow(0);
     same.run(0, Input::Applied(end(1)));
     let signed = CosignResult::Signed(cosign(&one, &name(1), &key(1), START.seconds()));
-    let outputs = same.step(0, Input::CosignRequest { from: node(0), checkpoint: one });
+    let outputs = same.step(0, Input::CosignRequest { from: node(0), checkpoint: one, asked_at: at(0) });
     assert_eq!(
         outputs,
         [Output::SendReply { to: node(0), checkpoint: one, result: signed }],
@@ -405,4 +409,63 @@ fn the_old_core_certifies_the_batch_that_changes_it_before_the_new_core_signs() 
     assert_eq!(signer.run(60_000, Input::CertificateSeen(handover.clone())), []);
     assert_eq!(signer.ask(60_000, 0, last), refused(0, last, CosignRefusal::Epoch { signing: Epoch(2) }));
     assert_eq!(signer.ask(60_000, 0, after), refused(0, after, CosignRefusal::NotInCore));
+}
+
+/// A record that a jumped clock made could be lived down only by waiting for its date.
+#[test]
+fn a_clock_that_jumped_ahead_signs_and_records_nothing_and_signs_on_when_it_is_right_again() {
+    const JUMP_MS: u64 = 400 * 24 * 3_600_000;
+    let jumped = |ms: u64| Clocks { wall: at(ms + JUMP_MS), boot_ms: ms };
+    let ask = |number, asked_at| Input::CosignRequest { from: node(0), checkpoint: checkpoint(end(number)), asked_at };
+    let refusal = |outputs: &[Output]| match outputs {
+        [Output::SendReply { result: CosignResult::Refused(CosignRefusal::ClockAhead { ahead_ms }), .. }] => *ahead_ms,
+        other => panic!("{other:?}"),
+    };
+    let mut signer = Bench::of_four(1).follow(0);
+    signer.run(0, Input::Applied(end(1)));
+    assert!(matches!(&signer.ask(0, 0, checkpoint(end(1)))[..], [Output::SendReply { .. }]), "the founding");
+    let seen = certificate(&signer.cores[0].clone(), &[0, 2, 3], checkpoint(end(1)), at(0).seconds());
+    signer.run(10, Input::CertificateSeen(seen.clone()));
+    signer.run(20, Input::Applied(end(2)));
+    let outputs = signer.step_at(jumped(1_000), ask(2, at(1_000)));
+    assert_eq!(refusal(&outputs), JUMP_MS);
+    let outputs = signer.step_at(jumped(1_500), ask(2, at(1_500 + JUMP_MS)));
+    assert_eq!(refusal(&outputs), JUMP_MS, "even when the leader's clock jumped with it");
+    assert!(matches!(
+        &signer.ask(2_000, 0, checkpoint(end(2)))[..],
+        [Output::SendReply { result: CosignResult::Signed(_), .. }]
+    ));
+
+    // Another life, begun with the wrong clock: only who asks can tell.
+    let mut again = Bench::of_four(1).follow(0);
+    again.certifier = Certifier::new(identity(1), SigningGuard::new(), Some(seen), at(JUMP_MS));
+    again.step_at(jumped(0), Input::LeaderChanged { leader: Some(node(0)) });
+    again.step_at(jumped(0), Input::Applied(end(2)));
+    assert_eq!(refusal(&again.step_at(jumped(10), ask(2, at(10)))), JUMP_MS);
+    assert!(
+        matches!(
+            &again.ask(20, 0, checkpoint(end(2)))[..],
+            [Output::SendReply { result: CosignResult::Signed(_), .. }]
+        ),
+        "however old the certificate is that it knows"
+    );
+}
+
+#[test]
+fn a_proposer_that_just_started_signs_itself_once_the_others_dates_agree_with_its_clock() {
+    let core = core_of(1, &[0, 1, 2, 3]);
+    let known = certificate(&core, &[0, 1, 2], checkpoint(end(1)), at(0).seconds() - 86_400);
+    let mut bench = Bench::new(0, vec![core]);
+    bench.certifier = Certifier::new(identity(0), SigningGuard::new(), Some(known), at(0));
+    let mut bench = bench.lead();
+    let second = checkpoint(end(2));
+    let guards = |outputs: &[Output]| outputs.iter().filter(|o| matches!(o, Output::PersistGuard { .. })).count();
+    let outputs = bench.step(0, Input::Applied(end(2)));
+    assert_eq!((requested(&outputs), guards(&outputs)), (requests_for(&[1, 2, 3], 2), 0));
+    let by = |signer: usize| {
+        let signed = cosign(&second, &name(signer), &key(signer), at(0).seconds());
+        Input::CosignReply { from: node(signer), checkpoint: second, result: CosignResult::Signed(signed) }
+    };
+    assert_eq!(guards(&bench.step(10, by(1))), 0, "one more would not make a quorum");
+    assert_eq!(certified(&bench.run(20, by(3))), [2]);
 }

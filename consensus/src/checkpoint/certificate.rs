@@ -143,7 +143,7 @@ pub enum CertificateError {
     Federation { expected: FederationId, got: FederationId },
     #[error("the checkpoint is of epoch {}, this core is of epoch {}", got.0, expected.0)]
     Epoch { expected: Epoch, got: Epoch },
-    #[error("a cosignature that claims to come from the core is false")]
+    #[error("a cosignature that claims to come from the core is false: {0}")]
     Cosignature(#[from] CosignatureError),
     #[error("{valid} members of the core signed, {needed} are needed")]
     TooFew { valid: usize, needed: usize },

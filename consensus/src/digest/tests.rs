@@ -131,6 +131,28 @@ fn a_snapshot_is_checked_bucket_by_bucket() {
 }
 
 #[test]
+fn a_flipped_byte_in_a_snapshots_bucket_names_the_bucket() {
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> = (0..200u16).map(|n| (n.to_be_bytes().to_vec(), vec![7; 30])).collect();
+    let certified = digest_of(pairs.iter().map(|(k, v)| (k.as_slice(), v.as_slice()))).bucket_hashes();
+    for (place, (key, _)) in pairs.iter().enumerate().step_by(23) {
+        for byte in [0, 29] {
+            let mut sent = pairs.clone();
+            sent[place].1[byte] ^= 1;
+            let wrong: Vec<u16> = BucketNumber::all()
+                .filter(|bucket| {
+                    let mut sum = BucketSum::default();
+                    let here = sent.iter().filter(|(key, _)| BucketNumber::of_key(key) == *bucket);
+                    here.for_each(|(key, value)| sum.add(key, value));
+                    sum.hash() != certified[usize::from(bucket.get())]
+                })
+                .map(BucketNumber::get)
+                .collect();
+            assert_eq!(wrong, [BucketNumber::of_key(key).get()], "pair {place}, byte {byte}");
+        }
+    }
+}
+
+#[test]
 fn bucket_numbers_are_bounded() {
     assert_eq!(BucketNumber::new(1023).map(BucketNumber::get), Some(1023));
     assert_eq!(BucketNumber::new(1024), None);

@@ -22,6 +22,7 @@ use tonic::{Code, Request, Status};
 
 use super::proto::core_client::CoreClient;
 use super::proto::raft_client::RaftClient;
+use super::reach::Reach;
 use super::server::{HANDSHAKE_TIMEOUT, KEEPALIVE};
 use super::tls::{Allowed, Identity, TlsError, client_config};
 use super::{Call, FRAME_BYTES_MAX, body, frame};
@@ -46,16 +47,29 @@ struct Shared {
     identity: Identity,
     allowed: Allowed,
     channels: Mutex<BTreeMap<(NodeId, String), Channel>>,
+    reach: Reach,
 }
 
 impl GrpcTransport {
     /// `allowed` says which key each node has; it is asked at every handshake.
     pub fn new(identity: Identity, allowed: Allowed) -> Self {
-        Self { shared: Arc::new(Shared { identity, allowed, channels: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { identity, allowed, channels: Mutex::default(), reach: Reach::default() }) }
     }
 
     /// One call and its answer.
     pub async fn request(
+        &self,
+        peer: &CoreNode,
+        call: Call,
+        bytes: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, TransportError> {
+        let outcome = self.attempt(peer, call, bytes, timeout).await;
+        self.shared.reach.note(peer, &outcome);
+        outcome
+    }
+
+    async fn attempt(
         &self,
         peer: &CoreNode,
         call: Call,

@@ -6,6 +6,7 @@
 //! a real core node keeps beside its log.
 
 pub mod client;
+mod reach;
 pub mod server;
 pub mod tls;
 pub mod watermark;

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::proto::core_server::{Core as CoreRpc, CoreServer};
 use super::proto::raft_server::{Raft as RaftRpc, RaftServer};
@@ -243,7 +243,8 @@ impl Handlers {
     fn open(&self, request: Request<proto::Frame>) -> Result<(Peer, Vec<u8>), Status> {
         let peer = request.extensions().get::<PublicKey>().and_then(|key| self.0.allowed.get(key));
         let peer = peer.ok_or_else(|| Status::unauthenticated("this key is no longer admitted"))?;
-        Ok((peer, body(request.into_inner()).map_err(Status::invalid_argument)?))
+        let body = body(request.into_inner()).map_err(|why| refused(&peer, Status::invalid_argument(why)))?;
+        Ok((peer, body))
     }
 
     async fn raft(&self, method: Method, request: Request<proto::Frame>) -> Answer {
@@ -252,6 +253,14 @@ impl Handlers {
         let served = self.0.raft.serve(sender, method, body).await;
         answer(served.map_err(|error| inbound_status(&error))?)
     }
+}
+
+/// Says in the log who sent what is not acceptable.
+fn refused(peer: &Peer, status: Status) -> Status {
+    if status.code() == Code::InvalidArgument {
+        tracing::warn!(peer = ?peer.node, why = status.message(), "refused what a core node sent");
+    }
+    status
 }
 
 fn inbound_status(error: &InboundError) -> Status {
@@ -297,18 +306,19 @@ impl CoreRpc for Handlers {
             let served = self.0.raft.serve(sender, Method::Submit, body).await;
             return answer(served.map_err(|error| inbound_status(&error))?);
         }
-        let submissions = submissions_from_bytes(&body).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let submissions = submissions_from_bytes(&body)
+            .map_err(|error| refused(&peer, Status::invalid_argument(error.to_string())))?;
         answer(wire::to_bytes(&self.0.core.submit(peer, submissions).await))
     }
 
     async fn cosign(&self, request: Request<proto::Frame>) -> Answer {
         let (peer, body) = self.open(request)?;
-        answer(self.0.core.cosign(peer, body).await?)
+        answer(self.0.core.cosign(peer, body).await.map_err(|error| refused(&peer, error.into()))?)
     }
 
     async fn announce_checkpoint(&self, request: Request<proto::Frame>) -> Answer {
         let (peer, body) = self.open(request)?;
-        self.0.core.announce_checkpoint(peer, body).await?;
+        self.0.core.announce_checkpoint(peer, body).await.map_err(|error| refused(&peer, error.into()))?;
         answer(Vec::new())
     }
 
@@ -319,6 +329,6 @@ impl CoreRpc for Handlers {
 
     async fn blind_evaluate(&self, request: Request<proto::Frame>) -> Answer {
         let (peer, body) = self.open(request)?;
-        answer(self.0.core.blind_evaluate(peer, body).await?)
+        answer(self.0.core.blind_evaluate(peer, body).await.map_err(|error| refused(&peer, error.into()))?)
     }
 }

@@ -8,12 +8,15 @@
 //!
 //! Not checked: what the machine decides alike everywhere (gaps, repeats, rejected commands).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 
 use super::log_store::{LogError, Tip, TipAt};
+use super::state_machine::Standing;
 use super::types::{LogEntry, LogId, Membership, RaftId, SharedBatch, Vote};
-use super::wire::{Append, RefusalNotice};
+use super::wire::{Append, RefusalNotice, SnapshotCall};
 use crate::ids::{Hash, NodeId, UnixMillis};
 use crate::kernel::Refusal;
 use crate::replica::CheckError;
@@ -22,14 +25,20 @@ use crate::wire::v1::Submission;
 
 /// A batch's time may differ from the receiver's clock by this much.
 pub const CLOCK_SKEW_MS_MAX: u64 = 5_000;
-/// A candidate's term may be ahead of ours by this much. Elections raise it one by one; more is a broken peer.
+/// Whatever term a peer tells may be ahead of ours by this much. Elections raise it one by one; more is a broken peer,
+/// and believing it could use up all terms that there are.
 pub const TERM_JUMP_MAX: u64 = 1 << 20;
+/// A snapshot at the same ledger entries may lie behind so many more entries of the Raft log: those of elections and
+/// changes of the core, which add nothing to the ledger.
+pub const SNAPSHOT_AHEAD_MAX: u64 = 1 << 20;
 
 /// Why an AppendEntries, or the rest of one, was not taken into the log.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     #[error("{sender} sent what only {named} may send")]
     NotTheSender { sender: RaftId, named: RaftId },
+    #[error("the leader's term is {ahead} ahead of this node's")]
+    TermJump { ahead: u64 },
     #[error(
         "this core node confirmed entry {confirmed} to the leader and now has {have:?}: its directory was put back \
          from an older copy; rejoin as a learner"
@@ -53,6 +62,8 @@ pub enum AdmissionError {
     Command { index: u64, position: usize, refusal: Refusal },
     #[error("the membership at {index} is not that of the ledger: seat {seat} belongs to {owner:?}")]
     ForeignMembership { index: u64, seat: RaftId, owner: Option<NodeId> },
+    #[error("the membership at {index} is not that of the ledger: only the seats {voters:?} would vote")]
+    OtherVoters { index: u64, voters: BTreeSet<RaftId> },
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("the ledger could not be read: {0}")]
@@ -75,8 +86,8 @@ pub trait Circumstances {
     /// The log id of the entry that this node holds at `index`.
     fn held(&self, index: u64) -> Result<Option<LogId>, LogError>;
     fn tip_at(&self, id: Option<LogId>) -> Result<TipAt, LogError>;
-    /// Whose seat this is, by the ledger.
-    fn seat(&self, id: RaftId) -> Result<Option<NodeId>, AdmissionError>;
+    /// Whose seats the core has, by the ledger.
+    fn seats(&self) -> Result<BTreeMap<RaftId, NodeId>, AdmissionError>;
     /// Form, membership and signature of a command against the present state.
     fn check(&self, submission: &Submission) -> Result<(), CheckError>;
 }
@@ -105,7 +116,8 @@ pub fn judge(append: &Append, sender: RaftId, around: &dyn Circumstances) -> Ver
 }
 
 fn judge_entries(append: &Append, sender: RaftId, around: &dyn Circumstances) -> Result<Verdict, AdmissionError> {
-    check_sender(append, sender)?;
+    check_sender(append.vote, sender)?;
+    check_term(append.vote, around.vote())?;
     check_not_rolled_back(append, around)?;
     check_committed(append, around)?;
     let mut held = 0;
@@ -133,9 +145,22 @@ fn judge_entries(append: &Append, sender: RaftId, around: &dyn Circumstances) ->
     Ok(Verdict::Take)
 }
 
-fn check_sender(append: &Append, sender: RaftId) -> Result<(), AdmissionError> {
-    let named = append.vote.leader_id.node_id;
+fn check_sender(vote: Vote, sender: RaftId) -> Result<(), AdmissionError> {
+    let named = vote.leader_id.node_id;
     if named == sender { Ok(()) } else { Err(AdmissionError::NotTheSender { sender, named }) }
+}
+
+fn check_term(theirs: Vote, ours: Option<Vote>) -> Result<(), AdmissionError> {
+    match term_jump(theirs, ours) {
+        Some(ahead) => Err(AdmissionError::TermJump { ahead }),
+        None => Ok(()),
+    }
+}
+
+/// How far a peer's term is ahead of ours, if that is further than elections can have taken it.
+pub fn term_jump(theirs: Vote, ours: Option<Vote>) -> Option<u64> {
+    let ours = ours.map_or(0, |vote| vote.leader_id.term);
+    Some(theirs.leader_id.term.saturating_sub(ours)).filter(|ahead| *ahead > TERM_JUMP_MAX)
 }
 
 /// Within one leadership a follower's log never shrinks below what it confirmed.
@@ -188,7 +213,7 @@ fn check_batch(
     if batch.previous != tip.hash {
         return Err(AdmissionError::NotChained { index, named: batch.previous, newest: tip.hash });
     }
-    let leader = around.seat(id.leader_id.node_id)?;
+    let leader = around.seats()?.get(&id.leader_id.node_id).copied();
     if leader != Some(batch.proposer) {
         return Err(AdmissionError::ForgedProposer { index, proposer: batch.proposer, leader });
     }
@@ -233,13 +258,112 @@ fn check_command(index: u64, position: usize, checked: Result<(), CheckError>) -
     }
 }
 
-/// Only the ledger gives seats; openraft follows.
+/// Only the ledger gives seats, and every seat votes; openraft follows.
 fn check_membership(index: u64, membership: &Membership, around: &dyn Circumstances) -> Result<(), AdmissionError> {
+    let seats = around.seats()?;
     for (seat, node) in membership.nodes() {
-        let owner = around.seat(*seat)?;
+        let owner = seats.get(seat).copied();
         if owner != Some(node.node) {
             return Err(AdmissionError::ForeignMembership { index, seat: *seat, owner });
         }
+    }
+    let configs = membership.get_joint_config();
+    let all_vote = |voters: &BTreeSet<RaftId>| voters.iter().eq(seats.keys());
+    if configs.is_empty() || !configs.iter().all(all_vote) {
+        let voters = configs.iter().flatten().copied().collect();
+        return Err(AdmissionError::OtherVoters { index, voters });
+    }
+    Ok(())
+}
+
+/// Why a leader's snapshot was not taken. It is a reference to a state of the ledger, so all that it says of that state
+/// is compared with what this node itself has applied.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotRefusal {
+    #[error("{sender} sent what only {named} may send")]
+    NotTheSender { sender: RaftId, named: RaftId },
+    #[error("the leader's term is {ahead} ahead of this node's")]
+    TermJump { ahead: u64 },
+    #[error("the snapshot has no position in the log")]
+    NoPosition,
+    #[error("the snapshot at {at} contradicts entry {committed}, which is committed here")]
+    ContradictsCommitted { at: LogId, committed: LogId },
+    #[error(
+        "the snapshot stands at {wanted} ledger entries, this node at {have}: it takes over as soon as it has followed \
+         the ledger to there"
+    )]
+    NotReached { wanted: u64, have: u64 },
+    #[error("the log here goes on behind what is applied; the leader's entries decide about the rest first")]
+    NotApplied,
+    #[error("the snapshot says that the ledger's root at {size} entries is {theirs}; here it is {ours}")]
+    Root { size: u64, theirs: Hash, ours: Hash },
+    #[error("the snapshot says that the state's digest at {size} entries is {theirs}; here it is {ours}")]
+    Digest { size: u64, theirs: Hash, ours: Hash },
+    #[error("the snapshot says that the newest batch at {size} entries is {theirs}; here it is {ours}")]
+    Tip { size: u64, theirs: Hash, ours: Hash },
+    #[error("the snapshot is {ahead} log entries ahead of this node, at the same entries of the ledger")]
+    TooFarAhead { ahead: u64 },
+    #[error("the snapshot's membership is not that of the ledger: seat {seat} belongs to {owner:?}")]
+    ForeignMembership { seat: RaftId, owner: Option<NodeId> },
+    #[error("the snapshot's membership is not that of the ledger: only the seats {voters:?} would vote")]
+    OtherVoters { voters: BTreeSet<RaftId> },
+    #[error("the ledger could not be read: {0}")]
+    Ledger(String),
+}
+
+impl From<AdmissionError> for SnapshotRefusal {
+    fn from(error: AdmissionError) -> Self {
+        match error {
+            AdmissionError::NotTheSender { sender, named } => Self::NotTheSender { sender, named },
+            AdmissionError::TermJump { ahead } => Self::TermJump { ahead },
+            AdmissionError::ForeignMembership { seat, owner, .. } => Self::ForeignMembership { seat, owner },
+            AdmissionError::OtherVoters { voters, .. } => Self::OtherVoters { voters },
+            other => Self::Ledger(other.to_string()),
+        }
+    }
+}
+
+/// Judges a snapshot from the core node in the seat `sender`, for a node whose applied state is `here`. What is taken
+/// can be installed: nothing but the snapshot moves the ledger while no entry of the log waits to be applied.
+pub fn judge_snapshot(
+    call: &SnapshotCall,
+    sender: RaftId,
+    here: &Standing,
+    around: &dyn Circumstances,
+) -> Result<(), SnapshotRefusal> {
+    check_sender(call.vote, sender)?;
+    check_term(call.vote, around.vote())?;
+    let at = call.last.ok_or(SnapshotRefusal::NoPosition)?;
+    check_membership(at.index, call.membership.membership(), around)?;
+    // openraft asserts this of every snapshot that it is given.
+    if let Some(committed) = around.committed().filter(|committed| at > *committed && at.index <= committed.index) {
+        return Err(SnapshotRefusal::ContradictsCommitted { at, committed });
+    }
+    compare_snapshot(call, here)?;
+    if around.last() > here.applied {
+        return Err(SnapshotRefusal::NotApplied);
+    }
+    let ahead = at.index.saturating_sub(here.applied.map_or(0, |id| id.index));
+    if ahead > SNAPSHOT_AHEAD_MAX {
+        return Err(SnapshotRefusal::TooFarAhead { ahead });
+    }
+    Ok(())
+}
+
+fn compare_snapshot(call: &SnapshotCall, here: &Standing) -> Result<(), SnapshotRefusal> {
+    let (theirs, ours) = (&call.reference, &here.reference);
+    let (size, have) = (theirs.size.0, ours.size.0);
+    if size != have {
+        return Err(SnapshotRefusal::NotReached { wanted: size, have });
+    }
+    if theirs.root != ours.root {
+        return Err(SnapshotRefusal::Root { size, theirs: theirs.root, ours: ours.root });
+    }
+    if theirs.digest != ours.digest {
+        return Err(SnapshotRefusal::Digest { size, theirs: theirs.digest, ours: ours.digest });
+    }
+    if theirs.tip != ours.tip {
+        return Err(SnapshotRefusal::Tip { size, theirs: theirs.tip.hash, ours: ours.tip.hash });
     }
     Ok(())
 }

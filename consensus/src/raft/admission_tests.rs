@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use openraft::EntryPayload;
 
-use super::admission::{AdmissionError, CLOCK_SKEW_MS_MAX, Circumstances, Verdict, judge};
+use super::admission::{
+    AdmissionError, CLOCK_SKEW_MS_MAX, Circumstances, SNAPSHOT_AHEAD_MAX, TERM_JUMP_MAX, Verdict, judge, judge_snapshot,
+};
 use super::log_store::{LogError, Tip, TipAt};
-use super::types::{LeaderId, LogEntry, LogId, Membership, RaftId, SharedBatch, Vote};
-use super::wire::Append;
+use super::state_machine::Standing;
+use super::types::{LeaderId, LogEntry, LogId, Membership, RaftId, SharedBatch, StoredMembership, Vote};
+use super::wire::{Append, SnapshotCall, SnapshotReference};
 use super::world::{World, ledger_engine};
 use crate::ids::{Hash, NodeId, Sequence, UnixMillis};
 use crate::kernel::Refusal;
@@ -49,8 +52,8 @@ impl Circumstances for Around {
             _ => TipAt::Known(self.tip),
         })
     }
-    fn seat(&self, seat: RaftId) -> Result<Option<NodeId>, AdmissionError> {
-        Ok((1..=3).contains(&seat.0).then(|| self.world.nodes[seat.0 as usize - 1].id()))
+    fn seats(&self) -> Result<BTreeMap<RaftId, NodeId>, AdmissionError> {
+        Ok((1..=3).map(|seat| (RaftId(seat), self.world.nodes[seat as usize - 1].id())).collect())
     }
     fn check(&self, submission: &Submission) -> Result<(), CheckError> {
         self.replica.check(submission)
@@ -149,7 +152,7 @@ fn one_batch_as_it_should_be_and_each_way_in_which_it_is_not() {
 #[test]
 fn the_message_around_the_batches() {
     type Change = fn(&mut Append, &mut Around);
-    let cases: [(&str, &str, Change); 14] = [
+    let cases: [(&str, &str, Change); 16] = [
         ("take", "a heartbeat", |append, _| append.entries.clear()),
         ("refuse, NotTheSender", "another's vote", |append, _| append.vote = Vote::new_committed(3, RaftId(2))),
         ("take", "entries that are here", |_, around| {
@@ -184,10 +187,16 @@ fn the_message_around_the_batches() {
             append.commit = Some(id(3, 1, 2));
         }),
         ("take", "the ledger's own core", |append, around| {
-            append.entries[0].payload = EntryPayload::Membership(membership(around, 0));
+            append.entries[0].payload = EntryPayload::Membership(membership(around, 0, &[1, 2, 3]));
+        }),
+        ("refuse, OtherVoters", "a core of one, the sender", |append, around| {
+            append.entries[0].payload = EntryPayload::Membership(membership(around, 0, &[1]));
+        }),
+        ("refuse, TermJump", "a term that no election reaches", |append, _| {
+            append.vote = Vote::new_committed(4 + TERM_JUMP_MAX, RaftId(1));
         }),
         ("refuse, ForeignMembership", "a seat given to another", |append, around| {
-            append.entries[0].payload = EntryPayload::Membership(membership(around, 3));
+            append.entries[0].payload = EntryPayload::Membership(membership(around, 3, &[1, 2, 3]));
         }),
     ];
     for (expected, what, change) in cases {
@@ -199,11 +208,63 @@ fn the_message_around_the_batches() {
     }
 }
 
-/// Seat 1 held by the node `holder`.
-fn membership(around: &Around, holder: usize) -> Membership {
-    let node = &around.world.nodes[holder];
-    let core = super::types::CoreNode { node: node.id(), name: "core".into(), address: "127.0.0.1:1".into() };
-    Membership::new(vec![[RaftId(1)].into()], BTreeMap::from([(RaftId(1), core)])).expect("membership")
+/// Seat 1 held by the node `holder`, the others by their own, of which `voters` vote.
+fn membership(around: &Around, holder: usize, voters: &[u64]) -> Membership {
+    let core = |seat: u64| {
+        let node = &around.world.nodes[if seat == 1 { holder } else { seat as usize - 1 }];
+        let core = super::types::CoreNode { node: node.id(), name: "core".into(), address: "127.0.0.1:1".into() };
+        (RaftId(seat), core)
+    };
+    let voters = voters.iter().copied().map(RaftId).collect();
+    Membership::new(vec![voters], (1..=3).map(core).collect::<BTreeMap<_, _>>()).expect("membership")
+}
+
+/// A snapshot of leader 1 in term 3, at entry 1, which is all that the log of [`Around`] holds.
+fn snapshot(around: &Around) -> (SnapshotCall, Standing) {
+    let here = around.replica.checkpoint().expect("checkpoint");
+    let reference = SnapshotReference { size: here.size, root: here.root, digest: here.digest, tip: around.tip };
+    let stored = StoredMembership::new(Some(id(3, 1, 0)), membership(around, 0, &[1, 2, 3]));
+    let vote = Vote::new_committed(3, RaftId(1));
+    let call = SnapshotCall { vote, last: Some(id(3, 1, 1)), membership: stored, reference: reference.clone() };
+    (call, Standing { applied: Some(id(3, 1, 1)), reference })
+}
+
+#[test]
+fn a_snapshot_that_says_anything_else_than_this_nodes_own_ledger_is_refused_and_named() {
+    type Change = fn(&mut SnapshotCall, &mut Around, &mut Standing);
+    let cases: [(&str, Change); 14] = [
+        ("", |_, _, _| {}),
+        ("", |call, _, _| call.last = Some(id(3, 1, 1 + SNAPSHOT_AHEAD_MAX))),
+        ("the leader's term is 1048579 ahead", |call, _, _| {
+            call.vote = Vote::new_committed(6 + TERM_JUMP_MAX, RaftId(1))
+        }),
+        ("1 sent what only 2 may", |call, _, _| call.vote = Vote::new_committed(3, RaftId(2))),
+        ("no position", |call, _, _| call.last = None),
+        ("contradicts entry", |call, _, _| call.last = Some(id(3, 2, 0))),
+        ("ledger's root at 0", |call, _, _| call.reference.root = Hash::sha256(&[b"other"])),
+        ("state's digest at 0", |call, _, _| call.reference.digest = Hash::blake3(&[b"other"])),
+        ("newest batch at 0", |call, _, _| call.reference.tip.hash = Hash::blake3(&[b"other"])),
+        ("stands at 7 ledger entries, this node at 0", |call, _, _| call.reference.size.0 = 7),
+        ("1048577 log entries ahead", |call, _, _| call.last = Some(id(3, 1, 2 + SNAPSHOT_AHEAD_MAX))),
+        ("seat 1 belongs to", |call, around, _| {
+            call.membership = StoredMembership::new(Some(id(3, 1, 0)), membership(around, 3, &[1, 2, 3]));
+        }),
+        ("only the seats {RaftId(1)} would vote", |call, around, _| {
+            call.membership = StoredMembership::new(Some(id(3, 1, 0)), membership(around, 0, &[1]));
+        }),
+        ("goes on behind what is applied", |_, _, here| here.applied = Some(id(3, 1, 0))),
+    ];
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let mut around = Around::new();
+        let (mut call, mut here) = snapshot(&around);
+        change(&mut call, &mut around, &mut here);
+        let verdict = judge_snapshot(&call, RaftId(1), &here, &around);
+        let words = verdict.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        match expected {
+            "" => assert!(verdict.is_ok(), "case {number}: {words}"),
+            _ => assert!(words.contains(expected), "case {number}: {words:?} should say {expected:?}"),
+        }
+    }
 }
 
 #[test]

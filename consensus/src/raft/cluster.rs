@@ -31,6 +31,7 @@ use crate::ids::{LedgerSize, NodeId, UnixMillis};
 use crate::kernel;
 use crate::replica::Replica;
 use crate::wire::DecodeError;
+use crate::wire::bounded::AtMost;
 use crate::wire::v1::{BATCH_COMMANDS_MAX, Submission};
 
 /// Commands that are forwarded to the leader may take this long until they are committed.
@@ -226,9 +227,9 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         };
         let body = wire::to_bytes(&submissions);
         let answer = self.transport.call(leader, &peer, Method::Submit, body, SUBMIT_TIMEOUT).await;
-        let results = answer.map_err(|error| error.to_string()).and_then(|bytes| {
-            wire::from_bytes::<Vec<SubmitResult>>("receipts", &bytes, MESSAGE_BYTES_MAX).map_err(|e| e.to_string())
-        });
+        let results = answer
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| receipts_from_bytes(&bytes).map_err(|error| error.to_string()));
         match results {
             Ok(results) if results.len() == count => results,
             Ok(_) => same(SubmitError::Unreachable(format!("{} answered with other commands", peer.name))),
@@ -300,11 +301,14 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
 
 /// Parses a forwarded or remote submission.
 pub fn submissions_from_bytes(body: &[u8]) -> Result<Vec<Submission>, DecodeError> {
-    let submissions: Vec<Submission> = wire::from_bytes("submissions", body, MESSAGE_BYTES_MAX)?;
-    if submissions.len() > BATCH_COMMANDS_MAX {
-        return Err(DecodeError::TooLong { what: "submissions", got: submissions.len(), limit: BATCH_COMMANDS_MAX });
-    }
-    Ok(submissions)
+    let submissions: AtMost<Submission, BATCH_COMMANDS_MAX> = wire::from_bytes("submissions", body, MESSAGE_BYTES_MAX)?;
+    Ok(submissions.0)
+}
+
+/// Parses the answer to a submission.
+pub fn receipts_from_bytes(body: &[u8]) -> Result<Vec<SubmitResult>, DecodeError> {
+    let receipts: AtMost<SubmitResult, BATCH_COMMANDS_MAX> = wire::from_bytes("receipts", body, MESSAGE_BYTES_MAX)?;
+    Ok(receipts.0)
 }
 
 /// What was applied here lay in this log first, except where a snapshot took its place.

@@ -4,6 +4,7 @@
 //! AppendEntries are judged and handed over one at a time, on a task of their own: a caller that goes away half-way
 //! cannot let the next one be judged against a log that is about to change. Heartbeats do not wait in that line.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::lock::Mutex;
@@ -12,10 +13,10 @@ use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Raft, SnapshotMeta};
 
 use super::WallClock;
-use super::admission::{self, AdmissionError, Circumstances, TERM_JUMP_MAX, Verdict};
+use super::admission::{self, AdmissionError, Circumstances, SnapshotRefusal, Verdict, term_jump};
 use super::log_store::{LogError, LogStore, TipAt};
 use super::network::{Method, PeerBook};
-use super::state_machine::{StateMachine, reached};
+use super::state_machine::{Standing, StateMachine};
 use super::types::{LogId, RaftId, TypeConfig, Vote};
 use super::wire::{Append, AppendReply, SnapshotCall, Transfer, VoteCall, VoteReply};
 use crate::ids::{NodeId, UnixMillis};
@@ -33,8 +34,8 @@ pub enum InboundError {
     NotTheSender { sender: RaftId, named: RaftId },
     #[error("a candidate's term is {ahead} ahead of this node's")]
     TermJump { ahead: u64 },
-    #[error("{0}")]
-    Snapshot(String),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotRefusal),
     #[error("this node's Raft has stopped: {0}")]
     Stopped(String),
     #[error("this is not a call of Raft")]
@@ -88,9 +89,9 @@ impl Circumstances for Judge {
         self.log.tip_at(id)
     }
 
-    fn seat(&self, id: RaftId) -> Result<Option<NodeId>, AdmissionError> {
+    fn seats(&self) -> Result<BTreeMap<RaftId, NodeId>, AdmissionError> {
         let core = kernel::core(self.replica.view()).map_err(|error| AdmissionError::Ledger(error.to_string()))?;
-        Ok(core.seats.iter().find(|seat| seat.raft_id == id.0).map(|seat| seat.node))
+        Ok(core.seats.iter().map(|seat| (RaftId(seat.raft_id), seat.node)).collect())
     }
 
     fn check(&self, submission: &Submission) -> Result<(), CheckError> {
@@ -109,9 +110,18 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
         Self { raft, judge: Arc::new(Judge { log, replica, clock }), line: Arc::default(), book }
     }
 
-    /// Answers `sender`, whom the connection proved to hold that seat.
+    /// Answers `sender`, whom the connection proved to hold that seat. What is refused is said in the log, with its
+    /// sender.
     pub async fn serve(&self, sender: RaftId, method: Method, body: &[u8]) -> Result<Vec<u8>, InboundError> {
         self.book.heard(sender, self.judge.now());
+        let answer = self.answer(sender, method, body).await;
+        if let Err(error) = &answer {
+            tracing::warn!(%sender, ?method, %error, "refused what a core node sent");
+        }
+        answer
+    }
+
+    async fn answer(&self, sender: RaftId, method: Method, body: &[u8]) -> Result<Vec<u8>, InboundError> {
         match method {
             Method::Append => Ok(self.append(sender, Append::from_bytes(body)?).await?.to_bytes()),
             Method::Vote | Method::PreVote => self.vote(sender, method, VoteCall::from_bytes(body)?).await,
@@ -169,9 +179,7 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
 
     async fn vote(&self, sender: RaftId, method: Method, call: VoteCall) -> Result<Vec<u8>, InboundError> {
         check_sender(sender, call.vote)?;
-        let own = self.judge.vote().map_or(0, |vote| vote.leader_id.term);
-        let ahead = call.vote.leader_id.term.saturating_sub(own);
-        if ahead > TERM_JUMP_MAX {
+        if let Some(ahead) = term_jump(call.vote, self.judge.vote()) {
             return Err(InboundError::TermJump { ahead });
         }
         let mut request = VoteRequest::new(call.vote, call.last);
@@ -187,6 +195,9 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
 
     async fn transfer(&self, sender: RaftId, transfer: Transfer) -> Result<Vec<u8>, InboundError> {
         check_sender(sender, transfer.from)?;
+        if let Some(ahead) = term_jump(transfer.from, self.judge.vote()) {
+            return Err(InboundError::TermJump { ahead });
+        }
         let request = TransferLeaderRequest::new(transfer.from, transfer.to, transfer.last);
         // A target that is not ready says so in its own log; the leader's lease decides what happens next.
         if let Err(reason) = self.raft.handle_transfer_leader(request).await.map_err(stopped)? {
@@ -195,20 +206,24 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
         Ok(Vec::new())
     }
 
+    /// In the same line as entries, on a task of its own: what was judged is what is installed.
     async fn snapshot(&self, sender: RaftId, call: SnapshotCall) -> Result<Vec<u8>, InboundError> {
-        check_sender(sender, call.vote)?;
-        let refused = |error: String| InboundError::Snapshot(error);
-        let (judge, Some(last)) = (&self.judge, call.last) else {
-            return Err(refused("the snapshot has no position".into()));
-        };
-        // openraft asserts this of every snapshot that it is given.
-        if let Some(committed) =
-            judge.committed().filter(|committed| last > *committed && last.index <= committed.index)
-        {
-            return Err(refused(format!("the snapshot at {last} contradicts what is committed here, {committed}")));
+        let this = self.clone();
+        let task = TypeConfig::<Rt>::spawn(async move {
+            let line = this.line.clone();
+            let _in_turn = line.lock().await;
+            this.judge_and_install(sender, call).await
+        });
+        task.await.map_err(|error| InboundError::Stopped(error.to_string()))?
+    }
+
+    async fn judge_and_install(&self, sender: RaftId, call: SnapshotCall) -> Result<Vec<u8>, InboundError> {
+        let judge = &self.judge;
+        let here = Standing::read(&judge.replica).map_err(|error| SnapshotRefusal::Ledger(error.to_string()))?;
+        admission::judge_snapshot(&call, sender, &here, &**judge)?;
+        if let Some(last) = call.last {
+            judge.log.expect_snapshot(last, call.reference.tip);
         }
-        reached(&judge.replica, &call.reference).map_err(|error| refused(error.to_string()))?;
-        judge.log.expect_snapshot(last, call.reference.tip);
         let meta = SnapshotMeta { last_log_id: call.last, last_membership: call.membership };
         let snapshot = openraft::Snapshot { meta, snapshot: call.reference };
         let response = self.raft.install_full_snapshot(call.vote, snapshot).await.map_err(stopped)?;

@@ -4,9 +4,10 @@
 //! Invariants:
 //! 1. Of one stream only the next number is taken, counted over the state and all that waits or is on its way.
 //! 2. A number that waits or is on its way is never proposed twice; a repeat waits for the same answer.
-//! 3. At most [`WAITING_MAX`] commands and [`WAITING_BYTES_MAX`] bytes wait; beyond that a submitter is told to
-//!    come again.
+//! 3. At most [`WAITING_MAX`] commands and [`WAITING_BYTES_MAX`] bytes wait in each lane, of one origin an
+//!    [`ORIGIN_SHARE`]th of that; beyond it a submitter is told to come again.
 //! 4. Everyone who submitted gets exactly one answer.
+//! 5. What is urgent goes first and has room of its own: no amount of other work keeps a revocation out.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log_store::Tip;
 use super::types::{BatchReceipt, RaftId, SharedBatch};
-use crate::ids::{Hash, LedgerIndex, NodeId, Sequence, Stream, UnixMillis};
+use crate::ids::{Hash, Lane, LedgerIndex, NodeId, Sequence, Stream, UnixMillis};
 use crate::kernel::{Outcome, Refusal};
 use crate::wire::v1::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Batch, Submission, VERSION};
 
@@ -23,6 +24,8 @@ use crate::wire::v1::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Batch, Submission, VE
 pub const WAITING_MAX: usize = 16 * BATCH_COMMANDS_MAX;
 /// Bytes that may wait for a batch.
 pub const WAITING_BYTES_MAX: usize = 16 * BATCH_BYTES_MAX;
+/// One origin may take this part of a lane's room, so that a flood of one leaves room for all others.
+pub const ORIGIN_SHARE: usize = 4;
 /// Who may wait for one command.
 const WAITERS_MAX: usize = 64;
 
@@ -73,12 +76,68 @@ pub struct Proposed {
 /// See the module's header.
 #[derive(Default)]
 pub struct Intake {
-    waiting: VecDeque<Submission>,
-    waiting_bytes: usize,
+    urgent: Queue,
+    bulk: Queue,
     /// All that waits or is on its way.
     pending: BTreeMap<Key, Pending>,
     /// The next number of each stream that has something pending.
     next: BTreeMap<Stream, (Sequence, usize)>,
+}
+
+/// What waits in one lane.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Submission>,
+    all: Load,
+    of: BTreeMap<NodeId, Load>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Load {
+    commands: usize,
+    bytes: usize,
+}
+
+impl Load {
+    const fn exceeds(self, share: usize) -> bool {
+        self.commands > WAITING_MAX / share || self.bytes > WAITING_BYTES_MAX / share
+    }
+
+    const fn with(self, bytes: usize) -> Self {
+        Self { commands: self.commands + 1, bytes: self.bytes + bytes }
+    }
+
+    const fn without(self, bytes: usize) -> Self {
+        Self { commands: self.commands - 1, bytes: self.bytes - bytes }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, submission: Submission) {
+        let (origin, weight) = (submission.command.body.stream.node, submission.weight());
+        self.all = self.all.with(weight);
+        let load = self.of.entry(origin).or_default();
+        *load = load.with(weight);
+        self.waiting.push_back(submission);
+    }
+
+    fn has_room(&self, origin: &NodeId, weight: usize) -> bool {
+        let load = self.of.get(origin).copied().unwrap_or_default();
+        !self.all.with(weight).exceeds(1) && !load.with(weight).exceeds(ORIGIN_SHARE)
+    }
+
+    fn pop(&mut self) -> Option<Submission> {
+        let submission = self.waiting.pop_front()?;
+        let (origin, weight) = (submission.command.body.stream.node, submission.weight());
+        self.all = self.all.without(weight);
+        if let Some(load) = self.of.get_mut(&origin) {
+            *load = load.without(weight);
+            if load.commands == 0 {
+                self.of.remove(&origin);
+            }
+        }
+        Some(submission)
+    }
 }
 
 impl Intake {
@@ -93,33 +152,41 @@ impl Intake {
         if body.sequence != expected {
             return answer(waiter, Err(SubmitError::Refused(Refusal::Gap { expected })));
         }
-        if self.waiting.len() >= WAITING_MAX || self.waiting_bytes + submission.weight() > WAITING_BYTES_MAX {
+        if !self.queue(stream.lane).has_room(&stream.node, submission.weight()) {
             return answer(waiter, Err(SubmitError::Overloaded));
         }
         let counted = self.next.entry(stream).or_insert((expected, 0));
         *counted = (expected.next(), counted.1 + 1);
         self.pending.insert(key, Pending { hash: submission.command.hash(), waiters: vec![waiter] });
-        self.waiting_bytes += submission.weight();
-        self.waiting.push_back(submission);
+        self.queue(stream.lane).push(submission);
+    }
+
+    fn queue(&mut self, lane: Lane) -> &mut Queue {
+        match lane {
+            Lane::Urgent => &mut self.urgent,
+            Lane::Bulk => &mut self.bulk,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.urgent.waiting.is_empty() && self.bulk.waiting.is_empty()
     }
 
     /// The next batch behind `tip`, as large as the limits allow; `None` when nothing waits.
     pub fn propose(&mut self, tip: Tip, now: UnixMillis, proposer: NodeId) -> Option<Proposed> {
         let mut submissions: Vec<Submission> = Vec::new();
         let mut bytes = 0;
-        while let Some(first) = self.waiting.front() {
-            let weight = first.weight();
-            let full = submissions.len() == BATCH_COMMANDS_MAX || bytes + weight > BATCH_BYTES_MAX;
-            if full && !submissions.is_empty() {
-                break;
+        for lane in Lane::ALL {
+            let queue = self.queue(lane);
+            while let Some(first) = queue.waiting.front() {
+                let weight = first.weight();
+                let full = submissions.len() == BATCH_COMMANDS_MAX || bytes + weight > BATCH_BYTES_MAX;
+                if full && !submissions.is_empty() {
+                    break;
+                }
+                bytes += weight;
+                submissions.extend(queue.pop());
             }
-            bytes += weight;
-            self.waiting_bytes -= weight;
-            submissions.extend(self.waiting.pop_front());
         }
         if submissions.is_empty() {
             return None;
@@ -143,8 +210,7 @@ impl Intake {
 
     /// Gives up all that waits or is on its way.
     pub fn fail_all(&mut self, error: &SubmitError) {
-        self.waiting.clear();
-        self.waiting_bytes = 0;
+        (self.urgent, self.bulk) = Default::default();
         self.next.clear();
         for pending in std::mem::take(&mut self.pending).into_values() {
             pending.waiters.into_iter().for_each(|waiter| answer(waiter, Err(error.clone())));

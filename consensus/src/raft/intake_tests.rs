@@ -3,11 +3,11 @@
 use futures::FutureExt;
 use futures::channel::oneshot;
 
-use super::intake::{CommandReceipt, Intake, SubmitError, SubmitResult, WAITING_MAX};
+use super::intake::{CommandReceipt, Intake, ORIGIN_SHARE, SubmitError, SubmitResult, WAITING_MAX};
 use super::log_store::Tip;
 use super::types::BatchReceipt;
 use super::world::World;
-use crate::ids::{Hash, LedgerIndex, Sequence, UnixMillis};
+use crate::ids::{Hash, Lane, LedgerIndex, Sequence, UnixMillis};
 use crate::kernel::{Outcome, Refusal};
 use crate::wire::v1::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Submission};
 
@@ -58,6 +58,39 @@ fn a_stream_goes_in_order_and_each_number_once() {
     assert_eq!(answered(third), Some(Err(SubmitError::LeaderChanged)));
 }
 
+/// Commands of one origin that may wait in a lane.
+const SHARE: u64 = (WAITING_MAX / ORIGIN_SHARE) as u64;
+
+/// An origin that floods its lane.
+#[test]
+fn a_flood_of_one_leaves_room_for_the_others_and_what_is_urgent_goes_first() {
+    let addresses: Vec<String> = (1..=6).map(|n| format!("127.0.0.1:{n}")).collect();
+    let (world, mut intake) = (World::new(&addresses, UnixMillis(1_000_000)), Intake::default());
+    let templates: Vec<Submission> = (0..6).map(|node| world.command(node, 0, b"x")).collect();
+    let numbered = |node: usize, sequence: u64| {
+        let mut submission = templates[node].clone();
+        submission.command.body.sequence = Sequence(sequence);
+        submission
+    };
+    let urgent = |node: usize| {
+        let mut submission = numbered(node, 0);
+        submission.command.body.stream.lane = Lane::Urgent;
+        submission
+    };
+    let flood: Vec<_> = (0..SHARE).map(|n| offer(&mut intake, numbered(0, n))).collect();
+    assert_eq!(answered(offer(&mut intake, numbered(0, SHARE))), Some(Err(SubmitError::Overloaded)));
+    assert_eq!(answered(offer(&mut intake, numbered(1, 0))), None, "another origin is taken");
+    let others = (1..4).flat_map(|node| (0..SHARE).map(move |n| (node, n))).skip(1);
+    let others: Vec<_> = others.map(|(node, n)| offer(&mut intake, numbered(node, n))).collect();
+    assert_eq!(answered(offer(&mut intake, numbered(4, 0))), Some(Err(SubmitError::Overloaded)), "the lane is full");
+    let revocations = [offer(&mut intake, urgent(0)), offer(&mut intake, urgent(5))];
+    let proposed = intake.propose(tip(1), UnixMillis(0), world.nodes[0].id()).expect("a batch");
+    let lanes = proposed.batch.batch().submissions.iter().map(|submission| submission.command.body.stream.lane);
+    let expected = [Lane::Urgent, Lane::Urgent].into_iter().chain(std::iter::repeat(Lane::Bulk));
+    assert!(lanes.eq(expected.take(BATCH_COMMANDS_MAX)));
+    drop((flood, others, revocations));
+}
+
 #[test]
 fn batches_and_the_queue_keep_their_limits() {
     let (world, mut intake) = (world(), Intake::default());
@@ -68,12 +101,12 @@ fn batches_and_the_queue_keep_their_limits() {
         submission.command.body.sequence = Sequence(sequence);
         submission
     };
-    let mut answers: Vec<_> = (0..WAITING_MAX as u64).map(|n| offer(&mut intake, numbered(n))).collect();
-    let beyond = answered(offer(&mut intake, numbered(WAITING_MAX as u64)));
+    let mut answers: Vec<_> = (0..SHARE).map(|n| offer(&mut intake, numbered(n))).collect();
+    let beyond = answered(offer(&mut intake, numbered(SHARE)));
     assert_eq!(beyond, Some(Err(SubmitError::Overloaded)));
     let proposed = intake.propose(tip(1), UnixMillis(0), world.nodes[0].id()).expect("a batch");
     assert_eq!(proposed.batch.batch().submissions.len(), BATCH_COMMANDS_MAX);
-    answers.push(offer(&mut intake, numbered(WAITING_MAX as u64)));
+    answers.push(offer(&mut intake, numbered(SHARE)));
     assert!(answers.pop().expect("last").now_or_never().is_none(), "room again");
 
     let mut intake = Intake::default();

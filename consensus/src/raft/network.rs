@@ -18,6 +18,7 @@ use openraft::raft::{
 };
 use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
 
+use super::admission::term_jump;
 use super::types::{CoreNode, LeaderId, LogId, RaftId, TypeConfig, Vote};
 use super::wire::{Append, AppendReply, RefusalNotice, SnapshotCall, SnapshotReference, Transfer, VoteCall, VoteReply};
 use crate::ids::UnixMillis;
@@ -184,6 +185,14 @@ impl<T: Transport> Network<T> {
         }
     }
 
+    /// A peer's vote that is higher than ours ends our leadership or candidacy; one that no election can have reached
+    /// must not, or one broken peer could use up all terms.
+    fn higher_vote<Rt: AsyncRuntime>(&self, theirs: Vote, ours: Vote) -> Result<Vote, RPCError<TypeConfig<Rt>>> {
+        let Some(ahead) = term_jump(theirs, Some(ours)) else { return Ok(theirs) };
+        tracing::warn!(peer = %self.node.name, ahead, "a core node tells of a term that no election can have reached");
+        Err(RPCError::Network(NetworkError::from_string(format!("a term that is {ahead} ahead of this node's"))))
+    }
+
     fn malformed<Rt: AsyncRuntime>(error: DecodeError) -> RPCError<TypeConfig<Rt>> {
         RPCError::Unreachable(Unreachable::new(&error))
     }
@@ -197,7 +206,8 @@ impl<T: Transport> Network<T> {
         let call = VoteCall { vote: rpc.vote, last: rpc.last_log_id, transfer: rpc.leadership_transfer };
         let answer = self.call(method, call.to_bytes(), option.hard_ttl().max(CALL_TIMEOUT)).await?;
         let reply = VoteReply::from_bytes(&answer).map_err(Self::malformed)?;
-        Ok(VoteResponse { vote: reply.vote, vote_granted: reply.granted, last_log_id: reply.last })
+        let vote = self.higher_vote(reply.vote, rpc.vote)?;
+        Ok(VoteResponse { vote, vote_granted: reply.granted, last_log_id: reply.last })
     }
 }
 
@@ -243,7 +253,8 @@ impl<Rt: AsyncRuntime, T: Transport> RaftNetworkV2<TypeConfig<Rt>> for Network<T
             }
             AppendReply::Conflict => Ok(AppendEntriesResponse::Conflict),
             AppendReply::HigherVote(higher) => {
-                Ok(AppendEntriesResponse::HigherVote(higher.try_into().map_err(Self::malformed)?))
+                let higher = higher.try_into().map_err(Self::malformed)?;
+                Ok(AppendEntriesResponse::HigherVote(self.higher_vote(higher, vote)?))
             }
             AppendReply::Refused(notice) => {
                 tracing::warn!(peer = %self.node.name, reason = %notice.reason, "a core node refused this leader's entries");
@@ -290,7 +301,7 @@ impl<Rt: AsyncRuntime, T: Transport> RaftNetworkV2<TypeConfig<Rt>> for Network<T
         };
         let reply =
             VoteReply::from_bytes(&answer).map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
-        Ok(SnapshotResponse { vote: reply.vote })
+        Ok(SnapshotResponse { vote: self.higher_vote::<Rt>(reply.vote, vote)? })
     }
 
     async fn transfer_leader(

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use futures::channel::{mpsc, oneshot};
 use futures::future::Either;
+use futures::stream::{PollNext, SelectWithStrategy, select_with_strategy};
 use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::impls::OneshotResponder;
@@ -25,14 +26,14 @@ use super::intake::{Intake, Proposed, SubmitError, SubmitResult, answer};
 use super::log_store::{LogStore, Tip};
 use super::state_machine::StateMachine;
 use super::types::{LeaderId, RaftId, TypeConfig};
-use crate::ids::NodeId;
+use crate::ids::{Lane, NodeId};
 use crate::kernel;
 use crate::replica::{CheckError, Replica};
 use crate::wire::v1::Submission;
 
 /// Batches on their way at once. Two keep the disk busy; more would only make batches smaller.
 pub const PIPELINE_MAX: usize = 2;
-/// Commands between the submitters and the proposing task.
+/// Commands of each lane between the submitters and the proposing task.
 const CHANNEL_MAX: usize = 4096;
 /// Commands that are checked in one go before a batch is made.
 const GATHER_MAX: usize = 4096;
@@ -40,20 +41,28 @@ const GATHER_MAX: usize = 4096;
 /// A command on its way to the proposer, with who waits for it.
 type Offer = (Submission, oneshot::Sender<SubmitResult>);
 
+/// Both lanes' ends at the proposing task; what is urgent comes out first.
+type Offers = SelectWithStrategy<mpsc::Receiver<Offer>, mpsc::Receiver<Offer>, fn(&mut ()) -> PollNext, ()>;
+
 /// Hands commands to the proposing task. Clones hand to the same.
 #[derive(Clone)]
 pub struct Submitter {
-    sender: mpsc::Sender<Offer>,
+    urgent: mpsc::Sender<Offer>,
+    bulk: mpsc::Sender<Offer>,
 }
 
 impl Submitter {
     /// Submits in this order; one answer for each, in the same order.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Vec<SubmitResult> {
-        let mut sender = self.sender.clone();
+        let Self { mut urgent, mut bulk } = self.clone();
         let answers: Vec<_> = submissions
             .into_iter()
             .map(|submission| {
                 let (waiter, result) = oneshot::channel();
+                let sender = match submission.command.body.stream.lane {
+                    Lane::Urgent => &mut urgent,
+                    Lane::Bulk => &mut bulk,
+                };
                 match sender.try_send((submission, waiter)) {
                     Ok(()) => Either::Left(result),
                     Err(full) if full.is_full() => Either::Right(SubmitError::Overloaded),
@@ -87,7 +96,7 @@ pub struct Proposer<Rt: AsyncRuntime> {
     log: LogStore,
     replica: Arc<Replica>,
     clock: WallClock,
-    offers: mpsc::Receiver<Offer>,
+    offers: Offers,
     intake: Intake,
     /// The leadership that all of `on_their_way` belongs to.
     leadership: Option<LeaderId>,
@@ -132,10 +141,12 @@ impl<Rt: AsyncRuntime> Proposer<Rt> {
         replica: Arc<Replica>,
         clock: WallClock,
     ) -> (Self, Submitter) {
-        let (sender, offers) = mpsc::channel(CHANNEL_MAX);
+        let ((urgent, urgent_offers), (bulk, bulk_offers)) = (mpsc::channel(CHANNEL_MAX), mpsc::channel(CHANNEL_MAX));
+        let urgent_first: fn(&mut ()) -> PollNext = |_| PollNext::Left;
+        let offers = select_with_strategy(urgent_offers, bulk_offers, urgent_first);
         let (intake, on_their_way) = (Intake::default(), VecDeque::new());
         let this = Self { me, raft, log, replica, clock, offers, intake, leadership: None, tip: None, on_their_way };
-        (this, Submitter { sender })
+        (this, Submitter { urgent, bulk })
     }
 
     /// Runs until every [`Submitter`] is gone or Raft has stopped.

@@ -96,13 +96,7 @@ pub struct StateMachine {
 impl StateMachine {
     /// Reads the position that lies beside the ledger.
     pub fn open(replica: Arc<Replica>, log: LogStore, listener: AppliedListener) -> Result<Self, StateMachineError> {
-        let position = match replica.engine().get(RAFT_APPLIED, POSITION)? {
-            Some(bytes) => {
-                let wire: WirePosition = wire::from_bytes("Raft position", &bytes, RECORD_BYTES_MAX)?;
-                Position { last: wire.last.map(Into::into), membership: wire.membership.try_into()?, tip: wire.tip }
-            }
-            None => Position { last: None, membership: Default::default(), tip: genesis_tip(&replica) },
-        };
+        let position = Position::read(&replica)?;
         if let Some(last) = position.last {
             log.expect_snapshot(last, position.tip);
         }
@@ -181,7 +175,31 @@ pub fn reached(replica: &Replica, reference: &SnapshotReference) -> Result<(), S
     Ok(())
 }
 
+/// What a node has applied, as one would refer to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    pub applied: Option<LogId>,
+    pub reference: SnapshotReference,
+}
+
+impl Standing {
+    /// As it lies beside the ledger.
+    pub fn read(replica: &Replica) -> Result<Self, StateMachineError> {
+        let (position, here) = (Position::read(replica)?, replica.checkpoint()?);
+        let reference = SnapshotReference { size: here.size, root: here.root, digest: here.digest, tip: position.tip };
+        Ok(Self { applied: position.last, reference })
+    }
+}
+
 impl Position {
+    fn read(replica: &Replica) -> Result<Self, StateMachineError> {
+        let Some(bytes) = replica.engine().get(RAFT_APPLIED, POSITION)? else {
+            return Ok(Self { last: None, membership: Default::default(), tip: genesis_tip(replica) });
+        };
+        let wire: WirePosition = wire::from_bytes("Raft position", &bytes, RECORD_BYTES_MAX)?;
+        Ok(Self { last: wire.last.map(Into::into), membership: wire.membership.try_into()?, tip: wire.tip })
+    }
+
     fn record(&self) -> Batch {
         let wire =
             WirePosition { last: self.last.map(Into::into), membership: (&self.membership).into(), tip: self.tip };

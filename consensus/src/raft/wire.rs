@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::log_store::Tip;
 use super::types::{CoreNode, LeaderId, LogEntry, LogId, Membership, RaftId, SharedBatch, StoredMembership, Vote};
 use crate::ids::{Hash, LedgerSize};
+use crate::wire::bounded::{AtMost, at_most};
 use crate::wire::v1::BATCH_BYTES_MAX;
 use crate::wire::{DecodeError, decode, encode};
 
@@ -31,8 +32,9 @@ pub const MESSAGE_BYTES_MAX: usize = APPEND_BYTES_MAX + BATCH_BYTES_MAX + 64 * 1
 pub const ENTRY_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 /// Seats of one membership, learners included.
 const SEATS_MAX: usize = 64;
-/// Terms stay so far below the end of their type that no election can overflow them.
+/// Terms stay so far below the end of their type that no election can overflow them, and indices likewise.
 const TERM_MAX: u64 = 1 << 62;
+const INDEX_MAX: u64 = 1 << 62;
 
 /// The bytes of `value`, version first.
 pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
@@ -100,8 +102,15 @@ impl TryFrom<WireVote> for Vote {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WireMembership {
     /// Voters; two sets while a change of the core is under way.
+    #[serde(deserialize_with = "configs")]
     configs: Vec<BTreeSet<RaftId>>,
     nodes: BTreeMap<RaftId, CoreNode>,
+}
+
+/// Sets as they are written, each a sequence in order; what is not in order has another encoding and is refused for it.
+fn configs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BTreeSet<RaftId>>, D::Error> {
+    let configs = AtMost::<AtMost<RaftId, SEATS_MAX>, 2>::deserialize(deserializer)?;
+    Ok(configs.0.into_iter().map(|voters| voters.0.into_iter().collect()).collect())
 }
 
 impl From<&Membership> for WireMembership {
@@ -115,7 +124,7 @@ impl TryFrom<WireMembership> for Membership {
     type Error = DecodeError;
     fn try_from(wire: WireMembership) -> Result<Self, DecodeError> {
         let invalid = |why| DecodeError::Invalid { what: "membership", why };
-        if wire.nodes.len() > SEATS_MAX || wire.configs.len() > 2 {
+        if wire.nodes.len() > SEATS_MAX {
             return Err(invalid("it has more seats than a core can have"));
         }
         if wire.configs.is_empty() && wire.nodes.is_empty() {
@@ -149,6 +158,15 @@ enum WirePayload {
     Blank,
     Batch(SharedBatch),
     Membership(WireMembership),
+}
+
+/// openraft counts on from the positions that it is told of, which must not overflow.
+fn check_positions(what: &'static str, ids: impl IntoIterator<Item = Option<LogId>>) -> Result<(), DecodeError> {
+    let beyond = |id: LogId| id.index > INDEX_MAX || id.leader_id.term > TERM_MAX;
+    if ids.into_iter().flatten().any(beyond) {
+        return Err(DecodeError::Invalid { what, why: "a position is beyond any that a log can reach" });
+    }
+    Ok(())
 }
 
 /// One entry of the Raft log.
@@ -219,6 +237,7 @@ pub struct Append {
 struct WireAppend {
     vote: WireVote,
     previous: Option<WireLogId>,
+    #[serde(deserialize_with = "at_most::<_, _, APPEND_ENTRIES_MAX>")]
     entries: Vec<WireEntry>,
     commit: Option<WireLogId>,
     confirmed: Option<WireLogId>,
@@ -244,6 +263,8 @@ impl Append {
             commit: wire.commit.map(Into::into),
             confirmed: wire.confirmed.map(Into::into),
         };
+        let entries = append.entries.iter().map(|entry| Some(entry.log_id()));
+        check_positions("AppendEntries", entries.chain([append.previous, append.commit, append.confirmed]))?;
         append.validate()?;
         Ok(append)
     }
@@ -260,7 +281,7 @@ impl Append {
         let mut next = self.previous.map_or(Some(0), |id| id.index.checked_add(1));
         let mut leader = self.previous.map(|id| id.leader_id);
         for id in self.entries.iter().map(RaftEntry::log_id) {
-            if Some(id.index) != next || id.index == u64::MAX {
+            if Some(id.index) != next {
                 return invalid("its entries are not consecutive");
             }
             if leader.is_some_and(|leader| id.leader_id < leader) {
@@ -323,7 +344,9 @@ impl VoteCall {
         if vote.committed {
             return Err(DecodeError::Invalid { what: "vote request", why: "a candidate's vote is not yet granted" });
         }
-        Ok(Self { vote, last: wire.last.map(Into::into), transfer: wire.transfer })
+        let last = wire.last.map(Into::into);
+        check_positions("vote request", [last])?;
+        Ok(Self { vote, last, transfer: wire.transfer })
     }
 }
 
@@ -352,7 +375,9 @@ impl VoteReply {
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let wire: WireVoteReply = from_bytes("vote reply", bytes, SMALL_BYTES_MAX)?;
-        Ok(Self { vote: wire.vote.try_into()?, last: wire.last.map(Into::into), granted: wire.granted })
+        let last = wire.last.map(Into::into);
+        check_positions("vote reply", [last])?;
+        Ok(Self { vote: wire.vote.try_into()?, last, granted: wire.granted })
     }
 }
 
@@ -388,7 +413,9 @@ impl Transfer {
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let wire: WireTransfer = from_bytes("leadership transfer", bytes, SMALL_BYTES_MAX)?;
-        Ok(Self { from: wire.from.try_into()?, to: wire.to, last: wire.last.map(Into::into) })
+        let last = wire.last.map(Into::into);
+        check_positions("leadership transfer", [last])?;
+        Ok(Self { from: wire.from.try_into()?, to: wire.to, last })
     }
 }
 
@@ -437,6 +464,8 @@ impl SnapshotCall {
         if !vote.committed || last.is_none() || beyond {
             return Err(DecodeError::Invalid { what: "snapshot reference", why: "no leader can have made it" });
         }
-        Ok(Self { vote, last, membership: wire.membership.try_into()?, reference: wire.reference })
+        let membership: StoredMembership = wire.membership.try_into()?;
+        check_positions("snapshot reference", [last, *membership.log_id()])?;
+        Ok(Self { vote, last, membership, reference: wire.reference })
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The encoding is postcard, strictly canonical: [`decode`] accepts exactly the bytes that [`encode`] would have
 //! written for the value, so one value has one encoding and one hash. Lengths are bounded before anything is
-//! allocated. Golden bytes in `consensus/tests/golden` hold the formats still.
+//! allocated, those of sequences of small items too ([`bounded`]): reading what a peer sent takes a small multiple of
+//! its bytes, which `federation/tests/hostile_bytes.rs` measures. Golden bytes in `consensus/tests/golden` hold the
+//! formats still.
 
+pub mod bounded;
 pub mod v1;
 
 use serde::Serialize;

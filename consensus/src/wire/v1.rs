@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded::at_most;
 use super::{DecodeError, decode, encode};
 use crate::ids::{FederationId, Hash, NodeId, Sequence, SiteId, Stream, UnixMillis};
 use crate::keys::{Context, KeyError, PublicKey, Signature, SigningKey};
@@ -72,6 +73,7 @@ pub struct JoinCommand {
     pub name: String,
     /// The role that the node asks for.
     pub role: Role,
+    #[serde(deserialize_with = "at_most::<_, _, SITES_PER_NODE_MAX>")]
     pub sites: Vec<SiteDeclaration>,
     pub keys: NodeKeys,
     /// libp2p multiaddresses at which others may reach the node at the time of joining; empty when it only dials out.
@@ -364,6 +366,7 @@ pub struct Batch {
     pub previous: Hash,
     pub time: UnixMillis,
     pub proposer: NodeId,
+    #[serde(deserialize_with = "at_most::<_, _, BATCH_COMMANDS_MAX>")]
     pub submissions: Vec<Submission>,
 }
 

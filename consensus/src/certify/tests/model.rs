@@ -52,7 +52,7 @@ struct Member {
 
 #[derive(Clone)]
 enum Message {
-    Request { from: usize, to: usize, checkpoint: Checkpoint },
+    Request { from: usize, to: usize, checkpoint: Checkpoint, asked_at: UnixMillis },
     Reply { from: usize, to: usize, checkpoint: Checkpoint, result: CosignResult },
 }
 
@@ -101,13 +101,13 @@ impl World {
         }
         let now = self.now.plus_ms(self.members[member].clock_ahead_ms);
         let view = View { cores: std::slice::from_ref(&self.core) };
-        for output in self.members[member].certifier.step(now, input, view) {
+        for output in self.members[member].certifier.step(Clocks { wall: now, boot_ms: now.0 }, input, view) {
             match output {
                 Output::PersistGuard { guard } => {
                     assert_eq!(self.members[member].persisting.replace(guard), None, "one record at a time");
                 }
-                Output::SendRequest { to, checkpoint } => {
-                    self.messages.push(Message::Request { from: member, to: member_of(to), checkpoint });
+                Output::SendRequest { to, checkpoint, asked_at } => {
+                    self.messages.push(Message::Request { from: member, to: member_of(to), checkpoint, asked_at });
                 }
                 Output::SendReply { to, checkpoint, result } => {
                     self.messages.push(Message::Reply { from: member, to: member_of(to), checkpoint, result });
@@ -127,7 +127,7 @@ impl World {
 
     fn deliver(&mut self, message: Message) {
         match message {
-            Message::Request { from, to: LIAR, checkpoint } => {
+            Message::Request { from, to: LIAR, checkpoint, .. } => {
                 let time = self.now.seconds() + self.choices.below(10) as u64 - 4;
                 let signed = cosign(&checkpoint, &name(LIAR), &key(LIAR), time);
                 self.step(
@@ -135,8 +135,8 @@ impl World {
                     Input::CosignReply { from: node(LIAR), checkpoint, result: CosignResult::Signed(signed) },
                 );
             }
-            Message::Request { from, to, checkpoint } => {
-                self.step(to, Input::CosignRequest { from: node(from), checkpoint });
+            Message::Request { from, to, checkpoint, asked_at } => {
+                self.step(to, Input::CosignRequest { from: node(from), checkpoint, asked_at });
             }
             Message::Reply { from, to, checkpoint, result } => {
                 self.step(to, Input::CosignReply { from: node(from), checkpoint, result });
@@ -186,7 +186,8 @@ impl World {
     fn lie(&mut self) {
         let (branch, size) = (self.choices.below(2) as u8, 1 + self.choices.below(self.largest as usize) as u64);
         let (to, checkpoint) = (self.choices.below(MEMBERS), checkpoint(branch_end(branch, size)));
-        self.step(to, Input::CosignRequest { from: node(LIAR), checkpoint });
+        let asked_at = self.now;
+        self.step(to, Input::CosignRequest { from: node(LIAR), checkpoint, asked_at });
     }
 
     fn gossip(&mut self, member: usize) {
