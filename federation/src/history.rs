@@ -6,10 +6,14 @@
 //!
 //! Who holds an identifier key can write anything under it. So a record counts for a site only when the node that
 //! signed it speaks for that site, and an amendment only when it names the study that it was signed for; whatever
-//! else lies in a chain is a problem with the name of its writer, and changes nothing.
+//! else lies in a chain is a problem with the name of its writer, and changes nothing ([`problem`](Problem)).
 //!
 //! Chains may have holes for a short while, because a writer that lost a race takes the number again: up to
 //! [`HOLES_MAX`] free numbers are passed over before a chain is taken to end.
+
+mod problem;
+
+pub use problem::{AuthorFault, Cause, Problem, Unread};
 
 use std::collections::BTreeMap;
 
@@ -76,14 +80,6 @@ pub struct FoundConsent {
     pub revoked: Option<LedgerIndex>,
 }
 
-/// What could not be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub site: Option<SiteId>,
-    pub index: Option<LedgerIndex>,
-    pub why: String,
-}
-
 /// Everything under the given keys.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -144,8 +140,9 @@ impl History {
         linked
     }
 
-    /// Keeps the amendments that name a study record of theirs; the others are problems.
-    fn match_amendments(&mut self) {
+    /// Keeps the amendments that name a study record of theirs; the others are problems. The machine lets a node
+    /// amend its own study records only.
+    fn match_amendments(&mut self, replica: &Replica) -> Result<(), ReplicaError> {
         let amendments = std::mem::take(&mut self.amendments);
         for amendment in amendments {
             let FoundAmendment { place, of, details } = &amendment;
@@ -154,11 +151,17 @@ impl History {
             };
             if self.studies.iter().any(theirs) {
                 self.amendments.push(amendment);
-            } else {
-                let why = "it amends a record that it does not belong to, or that can't be read".to_owned();
-                self.problems.push(Problem { site: Some(details.site.clone()), index: Some(place.index), why });
+                continue;
             }
+            let amended = machine::tag(replica.view(), of)?.map(|record| record.index);
+            let unread = |problem: &Problem| problem.index == amended && problem.may_hide_something();
+            let cause = match amended.is_some() && self.problems.iter().any(unread) {
+                true => Cause::Unread(Unread::Amended),
+                false => problem::blame(replica, place.index, AuthorFault::AmendsAnother)?,
+            };
+            self.problems.push(Problem { site: Some(details.site.clone()), index: Some(place.index), cause });
         }
+        Ok(())
     }
 
     fn take(&mut self, other: History) {
@@ -177,7 +180,7 @@ pub fn look_up(replica: &Replica, keys: &[IdentifierKey]) -> Result<History, Rep
         let walk = Walk { replica, key, certified: replica.certificate().map_or(0, |c| c.checkpoint().size.0) };
         history.take(walk.all()?);
     }
-    history.match_amendments();
+    history.match_amendments(replica)?;
     Ok(history)
 }
 
@@ -228,7 +231,8 @@ struct Walk<'a> {
 /// Why one record could not be shown.
 enum Unreadable {
     Replica(ReplicaError),
-    Why(String),
+    Here(Unread),
+    Written(AuthorFault),
 }
 
 impl From<ReplicaError> for Unreadable {
@@ -239,13 +243,13 @@ impl From<ReplicaError> for Unreadable {
 
 impl From<OpenError> for Unreadable {
     fn from(error: OpenError) -> Self {
-        Self::Why(error.to_string())
+        Self::Written(AuthorFault::Unreadable(error))
     }
 }
 
 impl From<DecodeError> for Unreadable {
     fn from(error: DecodeError) -> Self {
-        Self::Why(error.to_string())
+        OpenError::from(error).into()
     }
 }
 
@@ -284,9 +288,12 @@ impl Walk<'_> {
             match self.presence_site(index, &tag) {
                 Ok(site) if !sites.contains(&site) => sites.push(site),
                 Ok(_) => {}
-                Err(Unreadable::Replica(error)) => return Err(error),
-                Err(Unreadable::Why(why)) => problems.push(Problem { site: None, index: Some(index), why }),
+                Err(why) => problems.push(self.problem(None, index, why)?),
             }
+        }
+        if holes <= HOLES_MAX {
+            // A site that comes later could be anywhere behind, with a denial: what was not read may not be passed over.
+            problems.push(Problem { site: None, index: None, cause: Cause::Unread(Unread::ChainTooLong) });
         }
         let free = free.unwrap_or_else(|| self.key.tag(Chain::Presence, CHAIN_MAX));
         Ok((sites, free))
@@ -304,10 +311,11 @@ impl Walk<'_> {
             _ => Vec::new(),
         };
         let presence = presences.into_iter().find(|presence| presence.tag == *tag);
-        let presence = presence.ok_or_else(|| Unreadable::Why("the presence is not in its entry".into()))?;
+        // The state has the presence from this very entry.
+        let presence = presence.ok_or(Unreadable::Here(Unread::Damaged))?;
         let site = self.key.open(Binding::tag(body.kind, Part::PresenceSite, tag), &presence.site)?;
         let site = String::from_utf8_lossy(&site).into_owned();
-        let site = SiteId::try_from(site).map_err(|error| Unreadable::Why(error.to_string()))?;
+        let site = SiteId::try_from(site).map_err(|_| Unreadable::Written(AuthorFault::NoSite))?;
         self.speaks_for(&body, &site)?;
         Ok(site)
     }
@@ -319,8 +327,7 @@ impl Walk<'_> {
         if sites.iter().any(|declared| declared.id == *site) {
             return Ok(());
         }
-        let node = body.stream.node.short();
-        Err(Unreadable::Why(format!("node {node} wrote it in the name of {site}, for which it does not speak")))
+        Err(Unreadable::Written(AuthorFault::ForeignSite(site.clone())))
     }
 
     fn chain(&self, site: &SiteId, kind: Kind, history: &mut History) -> Result<(), ReplicaError> {
@@ -337,15 +344,21 @@ impl Walk<'_> {
             holes = 0;
             match self.record(site, kind, tag, &record, history) {
                 Ok(()) => {}
-                Err(Unreadable::Replica(error)) => return Err(error),
-                Err(Unreadable::Why(why)) => {
-                    history.problems.push(Problem { site: Some(site.clone()), index: Some(record.index), why });
-                }
+                Err(why) => history.problems.push(self.problem(Some(site), record.index, why)?),
             }
         }
-        let why = format!("more than {CHAIN_MAX} records of one kind; the rest is not shown");
-        history.problems.push(Problem { site: Some(site.clone()), index: None, why });
+        let cause = Cause::Unread(Unread::ChainTooLong);
+        history.problems.push(Problem { site: Some(site.clone()), index: None, cause });
         Ok(())
+    }
+
+    fn problem(&self, site: Option<&SiteId>, index: LedgerIndex, why: Unreadable) -> Result<Problem, ReplicaError> {
+        let cause = match why {
+            Unreadable::Replica(error) => return Err(error),
+            Unreadable::Here(unread) => Cause::Unread(unread),
+            Unreadable::Written(fault) => problem::blame(self.replica, index, fault)?,
+        };
+        Ok(Problem { site: site.cloned(), index: Some(index), cause })
     }
 
     fn record(
@@ -360,9 +373,10 @@ impl Walk<'_> {
         let (body, sealed) = self.entry(place.index)?;
         self.speaks_for(&body, site)?;
         if body.kind != kind {
-            return Err(Unreadable::Why("a command of another kind took the place".into()));
+            return Err(Unreadable::Written(AuthorFault::OtherKind));
         }
-        let sealed = sealed.ok_or_else(|| Unreadable::Why("its content was erased".into()))?;
+        // The machine takes no record without a body.
+        let sealed = sealed.ok_or(Unreadable::Here(Unread::BodyMissing))?;
         let binding = Binding::tag(kind, Part::Details, &place.tag);
         let (ended, withdrawn) = (known.ended, known.withdrawn);
         match kind {
@@ -382,7 +396,7 @@ impl Walk<'_> {
             v1::LINK => {
                 let public = LinkPublic::from_bytes(&body.public)?;
                 let half = public.halves.iter().position(|half| half.tag == place.tag);
-                let half = half.ok_or_else(|| Unreadable::Why("the link's half is not in its entry".into()))?;
+                let half = half.ok_or(Unreadable::Here(Unread::Damaged))?;
                 let details: LinkDetails =
                     self.key.open_format(binding, &LinkSealed::from_bytes(&sealed)?.halves[half])?;
                 agrees("site", details.site == *site)?;
@@ -410,6 +424,6 @@ impl Walk<'_> {
 }
 
 /// What is sealed must say the same as what is public and as the chain that it lies in.
-fn agrees(what: &str, agrees: bool) -> Result<(), Unreadable> {
-    if agrees { Ok(()) } else { Err(Unreadable::Why(format!("its sealed {what} is not the public one"))) }
+fn agrees(what: &'static str, agrees: bool) -> Result<(), Unreadable> {
+    if agrees { Ok(()) } else { Err(Unreadable::Written(AuthorFault::Contradiction(what))) }
 }

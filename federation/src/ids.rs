@@ -1,10 +1,10 @@
-//! Random identifiers that stand in public parts: 16 bytes, drawn by whoever writes the record. Also the bridge
+//! Identifiers that stand in public parts: 16 bytes, random to who does not write the record. Also the bridge
 //! between the two spellings of a site: the ledger's and the rules' own, which accept the same texts.
 //!
 //! Not here: what identifies a patient (`tessera_policy::Identifier`).
 
 use serde::{Deserialize, Serialize};
-use tessera_consensus::{SiteId, UnixMillis};
+use tessera_consensus::{Hash, NodeId, SiteId, UnixMillis};
 
 /// Why a text is not a random identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,16 @@ random_ids! {
     ContractId "contract";
     ExpertId "expert";
     ConsultationId "consultation";
+}
+
+impl DisclosureId {
+    /// The id that `holder` gives with a random nonce. Whoever learns it before the ledger has it can't claim it.
+    pub fn of(holder: &NodeId, nonce: &[u8; 16]) -> Self {
+        let hash = holder.hash();
+        let id = Hash::blake3(&[b"tessera/v1/disclosure-id\0", &[hash.algorithm().into()], hash.as_bytes(), nonce]);
+        let (short, _) = id.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        Self(*short)
+    }
 }
 
 fn parse_hexadecimal(text: &str) -> Option<[u8; 16]> {

@@ -423,7 +423,8 @@ impl Step<'_, '_, '_> {
     }
 
     fn disclosure(&mut self, public: v1::DisclosurePublic) -> Done {
-        if !speaks_for(self.entry.origin, &public.holder) {
+        let own_id = public.disclosure == DisclosureId::of(&self.entry.node, &public.nonce);
+        if !own_id || !speaks_for(self.entry.origin, &public.holder) {
             return Ok(Err(rejections::NOT_YOURS));
         }
         let place = key(b'u', public.disclosure.as_bytes());

@@ -2,7 +2,7 @@
 //! answers, and loads them at start.
 //!
 //! The allowance is that of [`OprfBudget`]: a base for every node, and a share for each study that the node registers,
-//! so that a hospital that works is never short and one that only asks is soon stopped. Each evaluator counts for
+//! up to a ceiling, so that a hospital that works is not short and one that only asks is soon stopped. Each evaluator counts for
 //! itself: who asks all *n* core nodes in turn has *n* budgets, which the documents' figure must include.
 
 use std::collections::BTreeMap;
@@ -48,6 +48,7 @@ impl Budget {
     /// What a node may have evaluated on a day on which it registers `registrations` studies.
     pub fn allowance(&self, registrations: u64) -> u64 {
         let earned = u64::from(self.limits.elements_per_registration).saturating_mul(registrations);
+        let earned = earned.min(self.limits.earned_elements_max.into());
         u64::from(self.limits.elements_per_day).saturating_add(earned)
     }
 
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_by_the_day_and_grows_with_the_nodes_own_work() {
-        let limits = OprfBudget { elements_per_day: 10, elements_per_registration: 3 };
+        let limits = OprfBudget { elements_per_day: 10, elements_per_registration: 3, earned_elements_max: 6 };
         let mut budget = Budget::load(limits, [(node(9), BudgetUse { day: 5, elements: 10 })]);
         let at = |day: u64, ms: u64| UnixMillis(day * DAY_MS + ms);
         // (now, node, elements, registrations) -> what is used then, or when to ask again
@@ -102,6 +103,8 @@ mod tests {
             (at(5, 1), 1, 1, 0, Err(at(6, 0))),
             (at(5, 2), 1, 3, 1, Ok(13)),
             (at(5, 2), 1, 1, 1, Err(at(6, 0))),
+            (at(5, 2), 1, 3, 2, Ok(16)),
+            (at(5, 2), 1, 1, 1_000, Err(at(6, 0))),
             (at(5, 3), 2, 4, 0, Ok(4)),
             (at(5, 3), 9, 1, 0, Err(at(6, 0))),
             (at(6, 0), 1, 10, 0, Ok(10)),
@@ -119,6 +122,6 @@ mod tests {
     fn huge_figures_saturate() {
         let mut budget = Budget::load(OprfBudget::default(), []);
         assert!(budget.charge(UnixMillis(u64::MAX), node(1), u64::MAX, 0).is_err());
-        assert!(budget.charge(UnixMillis(u64::MAX), node(1), u64::MAX, u64::MAX).is_ok());
+        assert!(budget.charge(UnixMillis(u64::MAX), node(1), u64::MAX, u64::MAX).is_err());
     }
 }

@@ -4,7 +4,6 @@
 //! - [`oprf`]: RFC 9497 in verifiable mode. A site blinds, a core node evaluates, the site checks the proof.
 //! - [`key`]: what is derived from the result: tags of the presence chain and of each site's chains, and sealing.
 //! - [`envelope`]: sealing to a node's key (HPKE): statistics to regulators, shares of the key to core nodes.
-//! - [`lookup`]: asking as a state machine: it takes time, may fail, and is refused beyond the budget.
 //! - [`budget`]: how many elements a node may have evaluated in a day.
 //!
 //! Invariants: keys are zeroed when dropped and never printed; randomness comes in; a key is used only after its
@@ -13,11 +12,9 @@
 pub mod budget;
 pub mod envelope;
 pub mod key;
-pub mod lookup;
 pub mod oprf;
 
 pub use budget::{Budget, BudgetUse, OverBudget};
 pub use envelope::{EnvelopeError, SealingKey, open_sealed, seal_to};
 pub use key::{Binding, Chain, IdentifierKey, OpenError, Part};
-pub use lookup::{Lookup, LookupInput, LookupOutput};
-pub use oprf::{BlindError, Blinding, Evaluator, KeyAsk, OprfKey, asks, blind, found_oprf, own_share};
+pub use oprf::{BlindError, Blinding, Evaluator, KeyAsk, OprfKeys, YearSeeds, asks, blind, found_oprf, own_share};

@@ -13,16 +13,34 @@ fn ask(number: &str, year: u16) -> KeyAsk {
     KeyAsk { identifier: identifier(number), year }
 }
 
-fn parameters(key: &OprfKey) -> OprfParameters {
-    let budget = OprfBudget::default();
-    OprfParameters { suite: OprfSuite::Ristretto255Sha512, threshold: 1, public_key: key.public(), budget }
+const FOUNDING_YEAR: u16 = 2024;
+const THIS_YEAR: u16 = 2026;
+
+fn keys(seed: u64) -> OprfKeys {
+    OprfKeys::from_seeds(FOUNDING_YEAR, &YearSeeds::draw(&mut ChaCha8Rng::seed_from_u64(seed)))
 }
 
-fn evaluate(key: &OprfKey, asks: Vec<KeyAsk>, seed: u64) -> (BlindRequest, Vec<IdentifierKey>) {
+fn genesis(keys: &OprfKeys) -> DomainGenesis {
+    let (suite, budget) = (OprfSuite::Ristretto255Sha512, OprfBudget::default());
+    DomainGenesis {
+        version: VERSION,
+        oprf: OprfParameters { suite, threshold: 1, public_keys: keys.public(), budget },
+        oprf_shares: Vec::new(),
+        founding_year: FOUNDING_YEAR,
+        rule_base: None,
+        freshness_limit_ms: crate::wire::v1::FRESHNESS_LIMIT_MS,
+    }
+}
+
+fn evaluate(keys: &OprfKeys, asks: Vec<KeyAsk>, seed: u64) -> (BlindRequest, Vec<IdentifierKey>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (request, blinding) = blind(asks, &mut rng).expect("blinds");
-    let reply = key.evaluate(&request, &mut rng).expect("evaluates");
-    (request, blinding.finalize(&reply, &parameters(key)).expect("finalizes"))
+    let reply = keys.evaluate(&request, THIS_YEAR, &mut rng).expect("evaluates");
+    (request, blinding.finalize(&reply, &genesis(keys)).expect("finalizes"))
+}
+
+fn elements(request: &BlindRequest) -> Vec<[u8; 32]> {
+    request.years.iter().flat_map(|year| year.elements.clone()).collect()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -43,58 +61,64 @@ fn the_suite_is_that_of_the_rfc() {
 
 #[test]
 fn one_identifier_and_year_give_one_key_whatever_the_blinding() {
-    let key = OprfKey::from_seed(&[1; 32]);
+    let key = keys(1);
     let asks = || vec![ask("1001", 2025), ask("1001", 2026), ask("1002", 2025)];
     let (first_request, first) = evaluate(&key, asks(), 1);
     let (second_request, second) = evaluate(&key, asks(), 2);
     let secrets = |keys: &[IdentifierKey]| keys.iter().map(|k| k.secret_bytes().to_vec()).collect::<Vec<_>>();
     assert_eq!(secrets(&first), secrets(&second));
-    assert!(first_request.elements.iter().all(|element| !second_request.elements.contains(element)));
+    assert!(elements(&first_request).iter().all(|element| !elements(&second_request).contains(element)));
     let distinct: std::collections::BTreeSet<_> = secrets(&first).into_iter().collect();
     assert_eq!(distinct.len(), 3, "identifier and year both count");
-    assert_eq!(first.iter().map(IdentifierKey::year).collect::<Vec<_>>(), [2025, 2026, 2025]);
+    assert_eq!(first.iter().map(IdentifierKey::year).collect::<Vec<_>>(), [2025, 2025, 2026]);
+    let years: Vec<_> = first_request.years.iter().map(|year| (year.year, year.elements.len())).collect();
+    assert_eq!(years, [(2025, 2), (2026, 1)], "the evaluator sees which year, and how many");
 }
 
 #[test]
 fn a_lying_or_broken_evaluator_is_found_out() {
-    let (ours, theirs) = (OprfKey::from_seed(&[1; 32]), OprfKey::from_seed(&[2; 32]));
+    let (ours, theirs) = (keys(1), keys(2));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let (request, blinding) = blind(vec![ask("1", 2025), ask("2", 2025)], &mut rng).expect("blinds");
-    let honest = ours.evaluate(&request, &mut rng).expect("evaluates");
-    let finalize = |reply: &BlindReply| blinding.finalize(reply, &parameters(&ours)).map(drop);
+    let (request, blinding) = blind(vec![ask("1", 2025), ask("2", 2025), ask("1", 2026)], &mut rng).expect("blinds");
+    let honest = ours.evaluate(&request, THIS_YEAR, &mut rng).expect("evaluates");
+    let others = theirs.evaluate(&request, THIS_YEAR, &mut rng).expect("evaluates");
+    let finalize = |reply: &BlindReply| blinding.finalize(reply, &genesis(&ours)).map(drop);
     assert_eq!(finalize(&honest), Ok(()));
-
-    let other_key = theirs.evaluate(&request, &mut rng).expect("evaluates");
-    assert_eq!(finalize(&other_key), Err(BlindError::Proof));
-    let mut swapped = honest.clone();
-    swapped.elements.swap(0, 1);
-    assert_eq!(finalize(&swapped), Err(BlindError::Proof));
-    let mut short = honest.clone();
-    short.elements.pop();
-    assert_eq!(finalize(&short), Err(BlindError::Count { asked: 2, got: 1 }));
-    let mut broken = honest.clone();
-    broken.elements[1] = [0xFF; 32];
-    assert_eq!(finalize(&broken), Err(BlindError::Element(1)));
-    let mut identity = honest.clone();
-    identity.elements[0] = [0; 32];
-    assert_eq!(finalize(&identity), Err(BlindError::Element(0)));
-    let mut no_proof = honest;
-    no_proof.proof = [[0xFF; 32]; 2];
-    assert_eq!(finalize(&no_proof), Err(BlindError::Proof));
+    assert_eq!(finalize(&others), Err(BlindError::Proof));
+    type Lie = fn(&mut BlindReply);
+    let table: [(&str, Lie, BlindError); 7] = [
+        ("swapped elements", |reply| reply.years[0].elements.swap(0, 1), BlindError::Proof),
+        ("the key of another year", |reply| reply.years[1].elements[0] = reply.years[0].elements[0], BlindError::Proof),
+        ("an element short", |reply| reply.years[0].elements.truncate(1), BlindError::Count { asked: 3, got: 2 }),
+        ("a year short", |reply| reply.years.truncate(1), BlindError::Count { asked: 3, got: 2 }),
+        ("no element of the group", |reply| reply.years[0].elements[1] = [0xFF; 32], BlindError::Element(1)),
+        ("the identity", |reply| reply.years[1].elements[0] = [0; 32], BlindError::Element(2)),
+        ("no proof", |reply| reply.years[0].proof = [[0xFF; 32]; 2], BlindError::Proof),
+    ];
+    for (name, lie, expected) in table {
+        let mut reply = honest.clone();
+        lie(&mut reply);
+        assert_eq!(finalize(&reply), Err(expected), "{name}");
+    }
 }
 
 #[test]
 fn an_evaluator_refuses_what_is_no_request() {
-    let key = OprfKey::from_seed(&[1; 32]);
+    let key = keys(1);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let request = |elements| BlindRequest { version: VERSION, suite: OprfSuite::Ristretto255Sha512, elements };
-    for (elements, expected) in [
-        (vec![], BlindError::Batch { got: 0 }),
-        (vec![[0; 32]; 65], BlindError::Batch { got: 65 }),
-        (vec![[0; 32]], BlindError::Element(0)),
-        (vec![[0xFF; 32]], BlindError::Element(0)),
+    let request = |year, elements| {
+        let years = vec![BlindYear { year, elements }];
+        BlindRequest { version: VERSION, suite: OprfSuite::Ristretto255Sha512, years }
+    };
+    for (year, elements, expected) in [
+        (2025, vec![], BlindError::Batch { got: 0 }),
+        (2025, vec![[0; 32]; 65], BlindError::Batch { got: 65 }),
+        (2025, vec![[0; 32]], BlindError::Element(0)),
+        (2025, vec![[0xFF; 32]], BlindError::Element(0)),
+        (THIS_YEAR + 1, vec![[0; 32]], BlindError::NoSuchYear(THIS_YEAR + 1)),
+        (FOUNDING_YEAR - 1, vec![[0; 32]], BlindError::NoSuchYear(FOUNDING_YEAR - 1)),
     ] {
-        assert_eq!(key.evaluate(&request(elements), &mut rng).map(drop), Err(expected));
+        assert_eq!(key.evaluate(&request(year, elements), THIS_YEAR, &mut rng).map(drop), Err(expected));
     }
     let too_many = (0..65).map(|year| ask("1", 2000 + year)).collect();
     assert_eq!(blind(too_many, &mut rng).map(drop), Err(BlindError::Batch { got: 65 }));
@@ -116,23 +140,19 @@ fn each_core_node_opens_its_own_share_and_no_other() {
     let node = |byte: u8| NodeId::new(Hash::blake3(&[&[byte]]));
     let sealing = |byte: u8| SealingKey::from_seed(&[byte; 32]);
     let core: Vec<_> = (1..=3).map(|byte| (node(byte), sealing(byte).public())).collect();
-    let seed = Zeroizing::new([9; 32]);
-    let (oprf, oprf_shares) = found_oprf(&seed, OprfBudget::default(), &core, &mut rng).expect("founds");
-    let mut genesis = DomainGenesis {
-        version: VERSION,
-        oprf,
-        oprf_shares,
-        founding_year: 2025,
-        rule_base: None,
-        freshness_limit_ms: crate::wire::v1::FRESHNESS_LIMIT_MS,
-    };
+    let seeds = YearSeeds::draw(&mut rng);
+    let (oprf, oprf_shares) =
+        found_oprf(FOUNDING_YEAR, &seeds, OprfBudget::default(), &core, &mut rng).expect("founds");
+    let mut genesis = DomainGenesis { oprf, oprf_shares, ..genesis(&keys(9)) };
     crate::wire::Format::validate(&genesis).expect("valid");
     for byte in 1..=3 {
         let share = own_share(&genesis, &node(byte), &sealing(byte)).expect("own share");
-        assert_eq!(share.public(), genesis.oprf.public_key);
+        assert_eq!(share.public(), genesis.oprf.public_keys);
     }
+    let distinct: std::collections::BTreeSet<_> = genesis.oprf.public_keys.iter().collect();
+    assert_eq!(distinct.len(), INDEX_YEARS, "a key of its own for each year");
     assert_eq!(own_share(&genesis, &node(4), &sealing(4)).map(drop), Err(BlindError::NoShare));
     assert!(matches!(own_share(&genesis, &node(1), &sealing(2)), Err(BlindError::Share(_))));
-    genesis.oprf.public_key = OprfKey::from_seed(&[8; 32]).public();
+    genesis.oprf.public_keys[3] = keys(8).public()[3];
     assert!(matches!(own_share(&genesis, &node(1), &sealing(1)), Err(BlindError::Parameters(_))));
 }

@@ -19,6 +19,18 @@ const STEP_BYTES: usize = 256 * 1024;
 #[derive(Clone, Default)]
 pub struct Codec;
 
+/// What a peer asks. Bytes that are no request come up with the peer's name, which libp2p would not tell of an error.
+#[derive(Debug)]
+pub enum Asked {
+    Request(Box<PeerRequest>),
+    Garbage(String),
+}
+
+/// Whether it is what a peer sent that is wrong, and not a line that broke.
+pub fn is_garbage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
 async fn read<E: Envelope>(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<E> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
@@ -31,9 +43,18 @@ async fn read<E: Envelope>(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Resu
     while bytes.len() < length {
         let have = bytes.len();
         bytes.resize(length.min(have + STEP_BYTES), 0);
-        io.read_exact(&mut bytes[have..]).await?;
+        io.read_exact(&mut bytes[have..]).await.map_err(|error| cut_short::<E>(error, have, length))?;
     }
     E::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A message that ends early: the peer's doing, or that of the line. `have` bytes of it are known to have come.
+fn cut_short<E: Envelope>(error: io::Error, have: usize, length: usize) -> io::Error {
+    if error.kind() != io::ErrorKind::UnexpectedEof {
+        return error;
+    }
+    let why = format!("{}: it ended within {have} to {} of its {length} bytes", E::WHAT, length.min(have + STEP_BYTES));
+    io::Error::new(io::ErrorKind::UnexpectedEof, why)
 }
 
 async fn write<E: Envelope>(io: &mut (impl AsyncWrite + Unpin + Send), message: E) -> io::Result<()> {
@@ -47,14 +68,18 @@ async fn write<E: Envelope>(io: &mut (impl AsyncWrite + Unpin + Send), message: 
 
 impl request_response::Codec for Codec {
     type Protocol = StreamProtocol;
-    type Request = PeerRequest;
+    type Request = Asked;
     type Response = PeerReply;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PeerRequest>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Asked>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        match read(io).await {
+            Ok(request) => Ok(Asked::Request(Box::new(request))),
+            Err(error) if is_garbage(&error) => Ok(Asked::Garbage(error.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PeerReply>
@@ -64,11 +89,14 @@ impl request_response::Codec for Codec {
         read(io).await
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: PeerRequest) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, asked: Asked) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, request).await
+        match asked {
+            Asked::Request(request) => write(io, *request).await,
+            Asked::Garbage(why) => Err(io::Error::new(io::ErrorKind::InvalidInput, why)),
+        }
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, reply: PeerReply) -> io::Result<()>

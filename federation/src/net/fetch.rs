@@ -4,45 +4,37 @@
 //! to many at a time, since each waits for the disk. Dropping the future ends the session; what the sink has is
 //! there for the next one.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::io::{AsyncRead, AsyncWrite};
 use tessera_consensus::UnixMillis;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
 
 use super::handle::{NetError, NetHandle};
-use super::lane::Lane;
-use super::serve::{read_all, write_all};
+use super::pump::{Pump, SessionInput};
 use super::streams::PeerStream;
 use crate::ids::DisclosureId;
+use crate::retrieve::frame::{Frame, FrameError};
 use crate::retrieve::groups::GroupHash;
+use crate::retrieve::wire::v1::{Reading, ToHolder, ToRequester};
 use crate::retrieve::{
-    Failure, FrameToHolder, Have, Identity, Intent, ObjectPlace, RequesterInput, RequesterOutput, RequesterSession,
-    Summary, WINDOW_GROUPS,
+    Awaited, Failure, Have, Identity, Intent, ObjectPlace, RequesterInput, RequesterOutput, RequesterSession, Summary,
+    WINDOW_GROUPS,
 };
 use crate::wire::v1::Manifest;
 
-/// Inputs that wait for the machine: frames of the peer, answers of the sink.
-const INPUTS_MAX: usize = 32;
 /// Jobs that wait for the sink: a window of groups, their beginnings, and the inspection.
 const LANE_JOBS_MAX: usize = 2 * WINDOW_GROUPS as usize + 8;
 /// Objects that are being made durable at a time.
 const KEEPS_MAX: usize = 32;
-/// How often a session looks at the clock.
-const TICK: Duration = Duration::from_millis(500);
-/// How long the last frames of a session may take.
-const FAREWELL: Duration = Duration::from_secs(10);
 /// Pauses between attempts of [`fetch_through`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Where fetched objects go. Calls may block; they run where blocking is allowed. An error's text is for the user.
 pub trait ObjectSink: Send + Sync + 'static {
-    /// The manifest, checked: what is coming, under which disclosure.
-    fn offered(&self, disclosure: DisclosureId, manifest: &Manifest) -> Result<(), String>;
+    /// The manifest, checked: what is coming, under which disclosure; and how the holder reads some of the objects.
+    fn offered(&self, disclosure: DisclosureId, manifest: &Manifest, readings: Vec<Reading>) -> Result<(), String>;
     /// What is here of each object already.
     fn inspect(&self, places: &[ObjectPlace]) -> Result<Vec<Have>, String>;
     /// Groups of this object follow; `hashes` are checked.
@@ -68,11 +60,16 @@ pub async fn fetch(stream: PeerStream, fetch: Fetch) -> Result<Summary, Failure>
     if stream.node() != fetch.intent.holder {
         return Err(Failure::Breach("the stream leads to another node"));
     }
-    Fetching::start(fetch, stream.into_inner()).run().await
+    let Fetch { me, intent, sink, now } = fetch;
+    let session = RequesterSession::open(now(), me, intent);
+    let pump = Pump::open(stream.into_inner(), LANE_JOBS_MAX);
+    let keeps = Arc::new(Semaphore::new(KEEPS_MAX));
+    Fetching { sink, now, session, pump, places: Arc::new([]), keeps, outcome: None }.run().await
 }
 
-/// Opens streams and fetches until it is done, for as long as trying again may help and `attempts` are left. A new
-/// intent is made for each attempt, so that it carries the newest checkpoint.
+/// Opens streams and fetches until it is done, for as long as the line breaks and `attempts` are left. A new intent is
+/// made for each attempt, so that it carries the newest checkpoint. Every answer of the holder, a refusal too, ends it:
+/// a person waits.
 pub async fn fetch_through(
     net: &NetHandle,
     attempts: u32,
@@ -87,12 +84,13 @@ pub async fn fetch_through(
                 Err(failure) => failure,
             },
             Err(NetError::Ended) => return Err(Failure::Cancelled),
+            Err(NetError::Silent(_)) => Failure::TimedOut(Awaited::Greeting),
             Err(error) => {
                 tracing::debug!(%error, "no stream to the holder");
                 Failure::Broken
             }
         };
-        if left == 0 || !failure.passes() {
+        if left == 0 || !failure.may_be_resumed() {
             return Err(failure);
         }
         tracing::info!(%failure, attempts_left = left, "the retrieval will be resumed");
@@ -106,100 +104,53 @@ struct Fetching {
     sink: Arc<dyn ObjectSink>,
     now: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     session: RequesterSession,
-    inputs: mpsc::Receiver<RequesterInput>,
-    input: mpsc::Sender<RequesterInput>,
-    wire: mpsc::Sender<FrameToHolder>,
-    queue: VecDeque<FrameToHolder>,
+    pump: Pump<RequesterInput>,
     /// By number in the manifest, as the inspection listed them.
     places: Arc<[ObjectPlace]>,
-    lane: Lane,
     keeps: Arc<Semaphore>,
     outcome: Option<Result<Summary, Failure>>,
-    /// Ends with this, last of all.
-    tasks: JoinSet<()>,
-    writing: JoinSet<()>,
+}
+
+impl SessionInput for RequesterInput {
+    type Incoming = ToRequester;
+    type Outgoing = ToHolder;
+
+    fn received(frame: Frame<ToRequester>) -> Self {
+        Self::Received(frame)
+    }
+    fn garbage(error: FrameError) -> Self {
+        Self::Garbage(error)
+    }
+    fn closed() -> Self {
+        Self::Closed
+    }
+    fn tick() -> Self {
+        Self::Tick
+    }
+    fn data_sent() -> Option<Self> {
+        None
+    }
 }
 
 impl Fetching {
-    fn start<S>(fetch: Fetch, stream: S) -> Self
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (reader, writer) = futures::AsyncReadExt::split(stream);
-        let (input, inputs) = mpsc::channel(INPUTS_MAX);
-        let (wire, frames) = mpsc::channel(1);
-        let mut tasks = JoinSet::new();
-        let (garbage, closed) = (RequesterInput::Garbage, RequesterInput::Closed);
-        tasks.spawn(read_all(reader, input.clone(), RequesterInput::Received, garbage, closed));
-        let mut writing = JoinSet::new();
-        writing.spawn(write_all(writer, frames, input.clone(), || None));
-        let lane = Lane::open(LANE_JOBS_MAX, &mut tasks);
-        let session = RequesterSession::open((fetch.now)(), fetch.me, fetch.intent);
-        Self {
-            sink: fetch.sink,
-            now: fetch.now,
-            session,
-            inputs,
-            input,
-            wire,
-            queue: VecDeque::new(),
-            places: Arc::new([]),
-            lane,
-            keeps: Arc::new(Semaphore::new(KEEPS_MAX)),
-            outcome: None,
-            tasks,
-            writing,
-        }
-    }
-
     async fn run(mut self) -> Result<Summary, Failure> {
-        let mut tick = tokio::time::interval(TICK);
-        let wire = self.wire.clone();
         while self.outcome.is_none() {
-            tokio::select! {
-                Some(input) = self.inputs.recv() => self.step(input),
-                room = wire.reserve(), if !self.queue.is_empty() => match (room, self.queue.pop_front()) {
-                    (Ok(room), Some(frame)) => room.send(frame),
-                    _ => self.step(RequesterInput::Closed),
-                },
-                _ = tick.tick() => self.step(RequesterInput::Tick),
+            let input = self.pump.next().await;
+            let outputs = self.session.step((self.now)(), input);
+            for output in outputs {
+                self.carry_out(output);
             }
         }
-        drop(wire);
-        self.farewell().await
-    }
-
-    /// Sends what the end left to send, and closes the stream.
-    async fn farewell(mut self) -> Result<Summary, Failure> {
-        let sending = async {
-            for frame in self.queue.drain(..) {
-                if self.wire.send(frame).await.is_err() {
-                    break;
-                }
-            }
-            drop(self.wire);
-            // A writer that panicked has nothing more to send.
-            let _ = self.writing.join_next().await;
-        };
-        // What the other side does not take in time is dropped with the stream.
-        let _ = tokio::time::timeout(FAREWELL, sending).await;
+        self.pump.farewell().await;
         self.outcome.unwrap_or(Err(Failure::Broken))
-    }
-
-    fn step(&mut self, input: RequesterInput) {
-        let outputs = self.session.step((self.now)(), input);
-        for output in outputs {
-            self.carry_out(output);
-        }
-        while self.tasks.try_join_next().is_some() {}
     }
 
     fn carry_out(&mut self, output: RequesterOutput) {
         let sink = Arc::clone(&self.sink);
         match output {
-            RequesterOutput::Send(frame) => self.queue.push_back(frame),
-            RequesterOutput::Offered { disclosure, manifest } => {
-                self.in_order(move || sink.offered(disclosure, &manifest).map(|()| None));
+            RequesterOutput::Send(frame) => self.pump.send(frame),
+            RequesterOutput::Offered { disclosure, manifest, readings } => {
+                self.in_order(move || sink.offered(disclosure, &manifest, readings).map(|()| None));
             }
             RequesterOutput::Inspect(places) => {
                 self.places = places.into();
@@ -218,43 +169,25 @@ impl Fetching {
                     Ok(Some(RequesterInput::GroupWritten { object, group }))
                 });
             }
-            RequesterOutput::Keep(place) => self.keep(place),
+            RequesterOutput::Keep(place) => {
+                let object = place.object;
+                self.pump.beside(Arc::clone(&self.keeps).acquire_owned(), move |_turn| {
+                    told(sink.keep(&place).map(|()| Some(RequesterInput::ObjectKept { object })))
+                });
+            }
             RequesterOutput::End(result) => self.outcome = Some(*result),
         }
     }
 
     /// Runs a job in the lane and hands its result to the machine.
     fn in_order(&mut self, job: impl FnOnce() -> Result<Option<RequesterInput>, String> + Send + 'static) {
-        let input = self.input.clone();
-        let queued = self.lane.run(move || answer(&input, job()));
-        if queued.is_err() {
+        if self.pump.in_order(move || told(job())).is_err() {
             self.outcome = Some(Err(Failure::Sink("more waits for the disk than is allowed".into())));
         }
     }
-
-    fn keep(&mut self, place: ObjectPlace) {
-        let (sink, input, keeps) = (Arc::clone(&self.sink), self.input.clone(), Arc::clone(&self.keeps));
-        self.tasks.spawn(async move {
-            // Closed only with the session.
-            let Ok(turn) = keeps.acquire_owned().await else { return };
-            let object = place.object;
-            let job = move || {
-                let kept = sink.keep(&place).map(|()| Some(RequesterInput::ObjectKept { object }));
-                drop(turn);
-                answer(&input, kept);
-            };
-            // A job that panicked gave no answer; the session's patience ends it.
-            let _ = tokio::task::spawn_blocking(job).await;
-        });
-    }
 }
 
-/// A session that has ended takes no answers.
-fn answer(input: &mpsc::Sender<RequesterInput>, result: Result<Option<RequesterInput>, String>) {
-    let message = match result {
-        Ok(Some(message)) => message,
-        Ok(None) => return,
-        Err(why) => RequesterInput::SinkFailed { why },
-    };
-    let _ = input.blocking_send(message);
+/// What the sink did, as the machine hears of it.
+fn told(result: Result<Option<RequesterInput>, String>) -> Option<RequesterInput> {
+    result.unwrap_or_else(|why| Some(RequesterInput::SinkFailed { why }))
 }

@@ -37,8 +37,12 @@ pub enum NetError {
     NotConnected(NodeId),
     #[error("the peer did not answer: {0}")]
     NoReply(String),
+    #[error("the peer's answer is no message of the protocol: {0}")]
+    Garbage(String),
     #[error("the peer did not take the stream: {0}")]
     Stream(String),
+    #[error("the peer did not take the stream in {0} s")]
+    Silent(u64),
     #[error("a gossip message of {got} bytes, at most {limit} are sent")]
     TooLong { got: usize, limit: usize },
     #[error("the network has ended")]
@@ -77,6 +81,11 @@ pub enum NetEvent {
     },
     /// Another node opened a retrieval stream here.
     Stream(PeerStream),
+    /// A member sent a request that is no message of the protocol; nothing was answered.
+    Garbage {
+        from: NodeId,
+        why: String,
+    },
 }
 
 impl std::fmt::Debug for NetEvent {
@@ -87,6 +96,7 @@ impl std::fmt::Debug for NetEvent {
             NetEvent::Request { from, request, .. } => write!(f, "request of {from:?}: {request:?}"),
             NetEvent::Gossip { from, bytes, .. } => write!(f, "gossip from {from:?}: {} bytes", bytes.len()),
             NetEvent::Stream(stream) => write!(f, "stream from {:?}", stream.node()),
+            NetEvent::Garbage { from, why } => write!(f, "garbage from {from:?}: {why}"),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! - [`Server`] and [`fetch()`] run retrievals ([`crate::retrieve`]) over streams.
 //!
 //! Bounds: every queue has a named length; when one is full, requests are answered *busy*, gossip and streams are
-//! dropped (the sender asks again), and only `PeerUp` and `PeerDown` wait, for they are as few as connections.
+//! dropped (the sender asks again), word of a peer's garbage is dropped, and only `PeerUp` and `PeerDown` wait, for they are as few as connections.
 
 mod behaviour;
 mod codec;
@@ -17,6 +17,7 @@ mod fetch;
 mod frames;
 mod handle;
 mod lane;
+mod pump;
 mod serve;
 mod streams;
 mod wire;

@@ -75,7 +75,7 @@ pub async fn open(mut control: Control, node: NodeId, peer: PeerId) -> Result<Pe
         match timeout(STEP_TIMEOUT, open_once(&mut control, peer)).await {
             Ok(Ok(stream)) => return Ok(PeerStream { node, stream }),
             Ok(Err(error)) => why = error.to_string(),
-            Err(_) => return Err(NetError::Stream("no answer in ten seconds".into())),
+            Err(_) => return Err(NetError::Silent(STEP_TIMEOUT.as_secs())),
         }
         tokio::time::sleep(PAUSE * attempt).await;
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::follow::{self, FollowReply, FollowRequest};
 use tessera_consensus::kernel::{Outcome, Refusal};
-use tessera_consensus::replica::ENTRIES_MAX;
+use tessera_consensus::wire::bounded::at_most;
 use tessera_consensus::wire::v1::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Submission};
 use tessera_consensus::wire::{DecodeError, decode, encode};
 use tessera_consensus::{Hash, LedgerIndex};
@@ -26,7 +26,7 @@ pub const REPLY_BYTES_MAX: usize = follow::REPLY_BYTES_MAX + 64;
 pub enum PeerRequest {
     Follow(FollowRequest),
     /// Commands for the ledger; a core node takes them, or passes them to the leader.
-    Submit(Vec<Submission>),
+    Submit(#[serde(deserialize_with = "at_most::<_, _, BATCH_COMMANDS_MAX>")] Vec<Submission>),
     Blind(BlindRequest),
 }
 
@@ -63,7 +63,7 @@ pub enum RequestRefusal {
 pub enum PeerReply {
     Follow(FollowReply),
     /// One for each submission, in order.
-    Submitted(Vec<SubmitOutcome>),
+    Submitted(#[serde(deserialize_with = "at_most::<_, _, BATCH_COMMANDS_MAX>")] Vec<SubmitOutcome>),
     Blind(BlindAnswer),
     Refused(RequestRefusal),
 }
@@ -93,6 +93,30 @@ pub(super) trait Envelope: Serialize + DeserializeOwned + Send {
     }
 }
 
+impl PeerRequest {
+    /// Reads a request from exactly these bytes, as the codec does.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Envelope::from_bytes(bytes)
+    }
+
+    /// Its bytes on the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        Envelope::to_bytes(self)
+    }
+}
+
+impl PeerReply {
+    /// Reads a reply from exactly these bytes, as the codec does.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Envelope::from_bytes(bytes)
+    }
+
+    /// Its bytes on the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        Envelope::to_bytes(self)
+    }
+}
+
 impl Envelope for PeerRequest {
     const WHAT: &'static str = "request of a peer";
     const BYTES_MAX: usize = REQUEST_BYTES_MAX;
@@ -100,9 +124,6 @@ impl Envelope for PeerRequest {
     fn validate(&self) -> Result<(), DecodeError> {
         match self {
             PeerRequest::Follow(_) => Ok(()),
-            PeerRequest::Submit(submissions) if submissions.len() > BATCH_COMMANDS_MAX => {
-                Err(DecodeError::Invalid { what: Self::WHAT, why: "more than 1024 submissions" })
-            }
             PeerRequest::Submit(submissions) => submissions.iter().try_for_each(Submission::validate),
             PeerRequest::Blind(request) => request.validate(),
         }
@@ -119,10 +140,6 @@ impl Envelope for PeerReply {
             PeerReply::Follow(FollowReply::Checkpoint { note: Some(note) }) if note.len() > follow::NOTE_BYTES_MAX => {
                 invalid("a checkpoint's note of more than 65536 bytes")
             }
-            PeerReply::Follow(FollowReply::Entries { entries, .. }) if entries.len() > ENTRIES_MAX => {
-                invalid("more than 1024 entries")
-            }
-            PeerReply::Submitted(outcomes) if outcomes.len() > BATCH_COMMANDS_MAX => invalid("more than 1024 outcomes"),
             PeerReply::Blind(answer) => answer.validate(),
             _ => Ok(()),
         }

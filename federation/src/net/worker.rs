@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub;
-use libp2p::request_response::{self, Message, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identity, ping};
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::behaviour::{self, Behaviour, BehaviourEvent};
+use super::codec::{Asked, is_garbage};
 use super::dialer::Dialer;
 use super::directory::{self, Directory};
 use super::handle::{Answer, Command, GossipVerdict, NetError, NetEvent, ReplySender, StartError};
@@ -160,7 +161,7 @@ impl Worker {
         match order {
             Command::Request { peer, request, reply } => {
                 if self.up.contains_key(&peer) {
-                    let id = self.swarm.behaviour_mut().requests.send_request(&peer, *request);
+                    let id = self.swarm.behaviour_mut().requests.send_request(&peer, Asked::Request(request));
                     self.waiting.insert(id, reply);
                 } else {
                     // The connection was lost while the order waited; whoever asked no longer waiting is no matter.
@@ -282,24 +283,24 @@ impl Worker {
         self.emit(NetEvent::Gossip { from: node, bytes, verdict });
     }
 
-    fn take_request_event(&mut self, event: request_response::Event<super::PeerRequest, PeerReply>) {
+    fn take_request_event(&mut self, event: request_response::Event<Asked, PeerReply>) {
         use request_response::Event;
         match event {
-            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.take_request(peer, request, channel);
-            }
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => match request {
+                Asked::Request(request) => self.take_request(peer, request, channel),
+                // Without the channel nothing is answered.
+                Asked::Garbage(why) => self.take_garbage(peer, why),
+            },
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 self.settle(request_id, Ok(response));
             }
-            Event::OutboundFailure { request_id, error, .. } => {
-                self.settle(request_id, Err(NetError::NoReply(error.to_string())));
-            }
+            Event::OutboundFailure { request_id, error, .. } => self.settle(request_id, Err(no_reply(&error))),
             Event::InboundFailure { peer, error, .. } => tracing::debug!(%peer, %error, "a peer's request failed"),
             Event::ResponseSent { .. } => {}
         }
     }
 
-    fn take_request(&mut self, peer: PeerId, request: super::PeerRequest, channel: ResponseChannel<PeerReply>) {
+    fn take_request(&mut self, peer: PeerId, request: Box<super::PeerRequest>, channel: ResponseChannel<PeerReply>) {
         let Some(from) = self.directory.node(&peer) else { return };
         let Ok(place) = Arc::clone(&self.request_places).try_acquire_owned() else {
             let busy = PeerReply::Refused(RequestRefusal::Busy);
@@ -308,7 +309,16 @@ impl Worker {
             return;
         };
         let reply = ReplySender { channel, answers: self.answers.clone(), place };
-        self.emit(NetEvent::Request { from, request: Box::new(request), reply });
+        self.emit(NetEvent::Request { from, request, reply });
+    }
+
+    /// Told where there is room for it: a peer that sends much garbage need not be told of each time.
+    fn take_garbage(&mut self, peer: PeerId, why: String) {
+        let Some(from) = self.directory.node(&peer) else { return };
+        if self.late.is_empty() {
+            let told = self.events.try_send(NetEvent::Garbage { from, why });
+            tracing::debug!(%peer, told = told.is_ok(), "a peer sent garbage");
+        }
     }
 
     fn settle(&mut self, id: OutboundRequestId, result: Result<PeerReply, NetError>) {
@@ -329,5 +339,13 @@ impl Worker {
             // The node no longer listens; the worker is about to end.
             Err(mpsc::error::TrySendError::Closed(_)) => {}
         }
+    }
+}
+
+fn no_reply(error: &OutboundFailure) -> NetError {
+    match error {
+        OutboundFailure::Io(error) if is_garbage(error) => NetError::Garbage(error.to_string()),
+        OutboundFailure::Io(error) => NetError::NoReply(error.to_string()),
+        other => NetError::NoReply(other.to_string()),
     }
 }

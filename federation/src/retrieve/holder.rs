@@ -8,18 +8,20 @@
 //! 3. A request counts only in the session whose challenge it signed, from the peer that the transport proved, for
 //!    a site that this peer speaks for. So a recorded request is worthless.
 //! 4. Memory is bounded ([`super::serving`]).
+//! 5. Once the requester has acknowledged, the holder's receipt is written whatever the line does then, and the
+//!    requester gets it only when it is durable: what one side can show, the ledger will have.
 //!
 //! Not here: what the rules say (the ruling comes as an input), what a disclosure looks like in the ledger.
 
 use tessera_consensus::keys::{PublicKey, SigningKey};
 use tessera_consensus::{FederationId, Hash, LedgerSize, NodeId, SiteId, UnixMillis};
 
-use super::frame::Frame;
+use super::frame::{Frame, FrameError};
 use super::groups::GroupHash;
 use super::serving::Serving;
 use super::wire::v1::{
-    Challenge, Party, Receipt, Refusal, RefusalCode, RetrievalRequest, Seen, SignedReceipt, SignedRequest, StopCode,
-    ToHolder, ToRequester, VERSION,
+    Challenge, Party, Reading, Receipt, Refusal, RefusalCode, RetrievalRequest, Seen, SignedReceipt, SignedRequest,
+    StopCode, ToHolder, ToRequester, VERSION,
 };
 use super::{CATCH_UP_TIMEOUT_MS, FrameToRequester, GREETING_TIMEOUT_MS, IDLE_TIMEOUT_MS, MANIFEST_BYTES_MAX};
 use crate::ids::DisclosureId;
@@ -96,6 +98,8 @@ pub struct Facts {
 pub struct Allowed {
     pub manifest: Manifest,
     pub salt: [u8; 16],
+    /// Where this holder reads objects otherwise than they declare.
+    pub readings: Vec<Reading>,
     /// When it must be decided again at the latest, apart from the freshness limit.
     pub until: Option<UnixMillis>,
 }
@@ -122,7 +126,7 @@ pub struct NewDisclosure {
 pub enum HolderInput {
     Received(Frame<ToHolder>),
     /// The peer sent what is no message of the protocol.
-    Garbage,
+    Garbage(FrameError),
     /// The certified state moved; `concerns` says whether rules, consents or records changed that may matter here.
     StateChanged {
         concerns: bool,
@@ -131,6 +135,9 @@ pub enum HolderInput {
     /// The disclosure is on disk under this name.
     DisclosureDurable(DisclosureId),
     DisclosureFailed,
+    /// This holder's receipt is on disk, on its way to the ledger.
+    ReceiptDurable,
+    ReceiptFailed,
     /// `None`: damaged or missing.
     HashesRead {
         object: u32,
@@ -152,7 +159,7 @@ pub enum HolderInput {
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both receipts; to be anchored.
+    /// Both receipts. The holder's is durable and on its way to the ledger; the requester anchors its own.
     Finished {
         requester: Box<SignedReceipt>,
         holder: Box<SignedReceipt>,
@@ -167,6 +174,8 @@ pub enum Outcome {
     Broken,
     /// The peer broke the protocol.
     Breach(&'static str),
+    /// What the peer sent is no message of the protocol.
+    Garbage(FrameError),
 }
 
 /// What the driver must do, in this order.
@@ -184,6 +193,8 @@ pub enum HolderOutput {
     Decide(Box<Facts>),
     /// Answer with [`HolderInput::DisclosureDurable`] only when it is on disk.
     WriteDisclosure(Box<NewDisclosure>),
+    /// Answer with [`HolderInput::ReceiptDurable`] only when it is on disk.
+    WriteReceipt(Box<SignedReceipt>),
     ReadHashes {
         object: u32,
         hash: Hash,
@@ -228,6 +239,12 @@ enum Phase {
         changed: bool,
     },
     Serving(Box<Serving>),
+    /// All was handed over; this holder's receipt is being written.
+    Acknowledging {
+        requester: Box<SignedReceipt>,
+        holder: Box<SignedReceipt>,
+        since: UnixMillis,
+    },
     Ended,
 }
 
@@ -256,12 +273,15 @@ impl HolderSession {
 
     pub fn step(&mut self, now: UnixMillis, input: HolderInput, view: &dyn HolderView) -> Vec<HolderOutput> {
         let mut out = Vec::new();
+        let acknowledging = matches!(self.phase, Phase::Acknowledging { .. });
         match input {
+            // Invariant 5.
+            HolderInput::Received(_) | HolderInput::Garbage(_) | HolderInput::Closed if acknowledging => {}
             HolderInput::Received(frame) => {
                 self.active = now;
                 self.take_frame(now, frame, view, &mut out);
             }
-            HolderInput::Garbage => self.end(Outcome::Breach("bytes that are no message"), &mut out),
+            HolderInput::Garbage(error) => self.end(Outcome::Garbage(error), &mut out),
             HolderInput::StateChanged { concerns } => self.state_changed(now, concerns, view, &mut out),
             HolderInput::Decided(ruling) => self.take_ruling(now, ruling, view, &mut out),
             HolderInput::DisclosureDurable(name) => self.offer(now, name, view, &mut out),
@@ -270,6 +290,8 @@ impl HolderSession {
                     self.refuse(now, RefusalCode::HOLDER_FAULT, Vec::new(), view, &mut out);
                 }
             }
+            HolderInput::ReceiptDurable => self.acknowledge(&mut out),
+            HolderInput::ReceiptFailed => self.end(Outcome::Broken, &mut out),
             HolderInput::HashesRead { object, hashes } => self.hashes_read(object, hashes, &mut out),
             HolderInput::GroupRead { object, group, bytes } => self.group_read(object, group, bytes, &mut out),
             HolderInput::DataSent => {
@@ -300,7 +322,7 @@ impl HolderSession {
         out: &mut Outputs,
     ) {
         let retrieval = match &self.phase {
-            Phase::AwaitRequest | Phase::Ended => None,
+            Phase::AwaitRequest | Phase::Acknowledging { .. } | Phase::Ended => None,
             Phase::CatchingUp { asked, .. } | Phase::Deciding { asked, .. } | Phase::Writing { asked, .. } => {
                 Some(asked.request().id)
             }
@@ -530,15 +552,29 @@ impl HolderSession {
         if !genuine || same != *other || !serving.admits(other) {
             return self.end(Outcome::Breach("a receipt for something else"), out);
         }
-        let mine = mine.sign(&self.me.command_key);
-        out.push(HolderOutput::Send(Frame::Control(ToRequester::Receipt(Box::new(mine.clone())))));
-        self.end(Outcome::Finished { requester: Box::new(theirs), holder: Box::new(mine) }, out);
+        let mine = Box::new(mine.sign(&self.me.command_key));
+        out.push(HolderOutput::WriteReceipt(mine.clone()));
+        self.phase = Phase::Acknowledging { requester: Box::new(theirs), holder: mine, since: now };
+    }
+
+    fn acknowledge(&mut self, out: &mut Outputs) {
+        if !matches!(self.phase, Phase::Acknowledging { .. }) {
+            return;
+        }
+        let Phase::Acknowledging { requester, holder, .. } = std::mem::replace(&mut self.phase, Phase::Ended) else {
+            return;
+        };
+        out.push(HolderOutput::Send(Frame::Control(ToRequester::Receipt(holder.clone()))));
+        out.push(HolderOutput::End(Box::new(Outcome::Finished { requester, holder })));
     }
 
     fn tick(&mut self, now: UnixMillis, view: &dyn HolderView, out: &mut Outputs) {
         match &self.phase {
             Phase::AwaitRequest if now.since(self.active) > GREETING_TIMEOUT_MS => self.end(Outcome::Broken, out),
             Phase::CatchingUp { .. } => self.try_decide(now, view, out),
+            Phase::Acknowledging { since, .. } if now.since(*since) > IDLE_TIMEOUT_MS => {
+                self.end(Outcome::Broken, out);
+            }
             Phase::Serving(serving) => {
                 let expired = serving.until.is_some_and(|until| now > until);
                 let idle = now.since(self.active) > IDLE_TIMEOUT_MS;

@@ -9,11 +9,12 @@
 //!                                       <-   Request{signed over the challenge, purpose, checkpoint seen}
 //!   (catch up, freshness, decide, disclosure on disk)
 //!   Refused{signed, reasons}            ->   or
-//!   Offer{manifest, salt}               ->   (check against the ledger's commitment; what is here already?)
+//!   Offer{manifest, salt, readings}     ->   (check against the ledger's commitment; what is here already?)
 //!                                       <-   Want{runs of groups}      as many as the window holds
 //!   Hashes, Data, Data, ...             ->   (each group checked before it is written)
 //!                                       <-   Done{receipt}
-//!   Receipt                             ->
+//!   (receipt on disk)
+//!   Receipt                             ->   (anchors its own; both receipts come into the ledger)
 //! ```
 //!
 //! The requester pulls, so it skips what it has, resumes at any group, bounds what is in flight, and tells nobody
@@ -34,19 +35,20 @@ pub use holder::{
     RequesterRecord, Ruling, Stage,
 };
 pub use requester::{
-    Absent, Failure, Have, Intent, ObjectPlace, RequesterInput, RequesterOutput, RequesterSession, Selection, Summary,
+    Absent, Awaited, Failure, Have, Intent, ObjectPlace, RequesterInput, RequesterOutput, RequesterSession, Selection,
+    Summary,
 };
 
 use frame::{Frame, Message};
 use tessera_consensus::wire::DecodeError;
-use wire::v1::{NOTE_BYTES_MAX, ToHolder, ToRequester, VERSION, WANTS_MAX};
+use wire::v1::{NOTE_BYTES_MAX, Reading, ToHolder, ToRequester, VERSION, WANTS_MAX};
 
 /// One control frame: a request with its note, or the group hashes of the largest object.
 pub const CONTROL_BYTES_MAX: usize = 2 * 1024 * 1024 + 64;
 /// One manifest.
 pub const MANIFEST_BYTES_MAX: usize = <crate::wire::v1::Manifest as crate::wire::Format>::BYTES_MAX;
-/// The frame that carries a manifest.
-pub const OFFER_BYTES_MAX: usize = MANIFEST_BYTES_MAX + 256;
+/// The frame that carries a manifest, and readings beside it.
+pub const OFFER_BYTES_MAX: usize = MANIFEST_BYTES_MAX + 64 * 1024;
 /// Groups that a requester has asked for and not yet written, and so its memory: 32 MiB.
 pub const WINDOW_GROUPS: u32 = 32;
 /// Groups that a holder lets a requester ask for ahead; more is a breach of the protocol.
@@ -75,7 +77,7 @@ impl Message for ToRequester {
     const WHAT: &'static str = "message from a holder";
 
     fn is_offer(&self) -> bool {
-        matches!(self, ToRequester::Offer { .. })
+        matches!(self, ToRequester::Offer { .. } | ToRequester::OfferWithReadings { .. })
     }
 
     fn validate(&self) -> Result<(), DecodeError> {
@@ -84,6 +86,7 @@ impl Message for ToRequester {
                 Err(DecodeError::UnknownVersion { what: "retrieval protocol", got: *version })
             }
             ToRequester::Refused(refusal) => refusal.validate(),
+            ToRequester::OfferWithReadings { readings, .. } => Reading::validate(readings),
             _ => Ok(()),
         }
     }

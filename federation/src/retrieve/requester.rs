@@ -18,11 +18,11 @@ use tessera_consensus::{Hash, NodeId, SiteId, UnixMillis};
 use tessera_policy::{Purpose, Uid, UserAssertion};
 
 use super::fetching::{Arrival, Fetching, Transfer};
-use super::frame::Frame;
+use super::frame::{Frame, FrameError};
 use super::groups::GroupHash;
 use super::holder::Identity;
 use super::wire::v1::{
-    Basis, BreakGlass, Challenge, Party, Receipt, Refusal, RetrievalId, RetrievalRequest, Seen, SignedReceipt,
+    Basis, BreakGlass, Challenge, Party, Reading, Receipt, Refusal, RetrievalId, RetrievalRequest, Seen, SignedReceipt,
     SignedRefusal, StopCode, StudyRef, ToHolder, ToRequester, UnavailableCode, VERSION,
 };
 use super::{DECISION_TIMEOUT_MS, FrameToHolder, GREETING_TIMEOUT_MS, IDLE_TIMEOUT_MS};
@@ -90,7 +90,7 @@ pub enum Have {
 pub enum RequesterInput {
     Received(Frame<ToRequester>),
     /// The peer sent what is no message of the protocol.
-    Garbage,
+    Garbage(FrameError),
     /// Answers [`RequesterOutput::Inspect`], in the same order.
     Inspected(Vec<Have>),
     /// The group and the note that it is here are written; durable when the object is kept, or earlier.
@@ -117,10 +117,11 @@ pub enum RequesterInput {
 #[derive(Debug)]
 pub enum RequesterOutput {
     Send(FrameToHolder),
-    /// The manifest is the one that the ledger commits to.
+    /// The manifest is the one that the ledger commits to; the readings beside it are the holder's word.
     Offered {
         disclosure: DisclosureId,
         manifest: Box<Manifest>,
+        readings: Vec<Reading>,
     },
     /// What is here already? Answer with [`RequesterInput::Inspected`].
     Inspect(Vec<ObjectPlace>),
@@ -161,7 +162,7 @@ pub struct Summary {
     /// Bytes that were here before.
     pub reused_bytes: u64,
     pub receipt: SignedReceipt,
-    /// Absent when the stream broke after the last object.
+    /// Absent when the stream broke, or fell silent, after the last object.
     pub holder_receipt: Option<SignedReceipt>,
 }
 
@@ -176,11 +177,13 @@ pub enum Failure {
     WrongHashes { sop_instance: Uid, hash: Hash },
     #[error("object {sop_instance} ({hash}): group {group} has a wrong byte; tell the holder's operator")]
     WrongGroup { sop_instance: Uid, hash: Hash, group: u32 },
-    #[error("the holder broke the protocol: {0}")]
+    #[error("the holder broke the protocol: {0}; tell the holder's operator")]
     Breach(&'static str),
-    #[error("the holder did not answer in time ({0}); it can be resumed")]
-    TimedOut(&'static str),
-    #[error("the connection broke; it can be resumed")]
+    #[error("what the holder sent is no message of the protocol: {0}; tell the holder's operator")]
+    Garbage(FrameError),
+    #[error("the holder did not answer in time ({0}); ask again later, and what has arrived is not sent twice")]
+    TimedOut(Awaited),
+    #[error("the connection to the holder broke; ask again later, and what has arrived is not sent twice")]
     Broken,
     #[error("the images could not be kept here: {0}")]
     Sink(String),
@@ -194,13 +197,34 @@ impl Failure {
         matches!(self, Self::WrongManifest { .. } | Self::WrongHashes { .. } | Self::WrongGroup { .. })
     }
 
-    /// Whether trying again may help without anyone's doing.
-    pub fn passes(&self) -> bool {
-        match self {
-            Self::TimedOut(_) | Self::Broken => true,
-            Self::Refused(signed) => signed.refusal.code.passes(),
-            _ => false,
-        }
+    /// Whether an honest holder never gives cause for it: its node is broken, or lies.
+    pub const fn is_holders_fault(&self) -> bool {
+        self.is_tampering() || matches!(self, Self::Breach(_) | Self::Garbage(_))
+    }
+
+    /// Whether a new session may go on at once where this one stopped: the line broke, or fell silent while images
+    /// were on the way. A refusal is an answer: the holder has already waited for what it lacked, and whoever waits
+    /// here is told. So is a holder told of that was silent before it decided: it had its time.
+    pub const fn may_be_resumed(&self) -> bool {
+        matches!(self, Self::Broken | Self::TimedOut(Awaited::Images))
+    }
+}
+
+/// What a requester waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    Greeting,
+    Decision,
+    Images,
+}
+
+impl std::fmt::Display for Awaited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Greeting => "greeting",
+            Self::Decision => "decision",
+            Self::Images => "images",
+        })
     }
 }
 
@@ -242,7 +266,7 @@ impl RequesterSession {
                 let taken = self.take_frame(now, frame, &mut out);
                 self.settle(taken, &mut out);
             }
-            RequesterInput::Garbage => self.settle(Err(Failure::Breach("bytes that are no message")), &mut out),
+            RequesterInput::Garbage(error) => self.settle(Err(Failure::Garbage(error)), &mut out),
             RequesterInput::Inspected(have) => self.begin(now, have, &mut out),
             RequesterInput::GroupWritten { object, group } => {
                 self.active = now;
@@ -260,10 +284,13 @@ impl RequesterSession {
             }
             RequesterInput::SinkFailed { why } => self.settle(Err(Failure::Sink(why)), &mut out),
             RequesterInput::Cancel => self.settle(Err(Failure::Cancelled), &mut out),
-            RequesterInput::Tick => {
-                let timely = self.check_time(now);
-                self.settle(timely, &mut out);
-            }
+            RequesterInput::Tick => match &self.phase {
+                Phase::AwaitReceipt { since, .. } if now.since(*since) > GREETING_TIMEOUT_MS => self.closed(&mut out),
+                _ => {
+                    let timely = self.check_time(now);
+                    self.settle(timely, &mut out);
+                }
+            },
             RequesterInput::Closed => self.closed(&mut out),
         }
         out
@@ -302,12 +329,15 @@ impl RequesterSession {
     fn check_time(&self, now: UnixMillis) -> Result<(), Failure> {
         let late = |since: UnixMillis, limit| now.since(since) > limit;
         match &self.phase {
-            Phase::AwaitHello { since } if late(*since, GREETING_TIMEOUT_MS) => Err(Failure::TimedOut("greeting")),
-            Phase::AwaitOffer { since, .. } if late(*since, DECISION_TIMEOUT_MS) => Err(Failure::TimedOut("decision")),
-            Phase::Transferring { transfer, .. } if transfer.awaits() && late(self.active, IDLE_TIMEOUT_MS) => {
-                Err(Failure::TimedOut("images"))
+            Phase::AwaitHello { since } if late(*since, GREETING_TIMEOUT_MS) => {
+                Err(Failure::TimedOut(Awaited::Greeting))
             }
-            Phase::AwaitReceipt { since, .. } if late(*since, GREETING_TIMEOUT_MS) => Err(Failure::TimedOut("receipt")),
+            Phase::AwaitOffer { since, .. } if late(*since, DECISION_TIMEOUT_MS) => {
+                Err(Failure::TimedOut(Awaited::Decision))
+            }
+            Phase::Transferring { transfer, .. } if transfer.awaits() && late(self.active, IDLE_TIMEOUT_MS) => {
+                Err(Failure::TimedOut(Awaited::Images))
+            }
             _ => Ok(()),
         }
     }
@@ -326,7 +356,14 @@ impl RequesterSession {
                 Phase::AwaitOffer { challenge, .. },
             ) => {
                 let challenge = *challenge;
-                self.take_offer(challenge, disclosure, &manifest, &salt, out)
+                self.take_offer(challenge, disclosure, &manifest, &salt, Vec::new(), out)
+            }
+            (
+                Frame::Control(ToRequester::OfferWithReadings { disclosure, manifest, salt, readings }),
+                Phase::AwaitOffer { challenge, .. },
+            ) => {
+                let challenge = *challenge;
+                self.take_offer(challenge, disclosure, &manifest, &salt, readings, out)
             }
             (Frame::Control(ToRequester::Receipt(signed)), Phase::AwaitReceipt { .. }) => {
                 self.take_receipt(*signed, out)
@@ -384,6 +421,7 @@ impl RequesterSession {
         disclosure: DisclosureId,
         bytes: &[u8],
         salt: &[u8; 16],
+        readings: Vec<Reading>,
         out: &mut Outputs,
     ) -> Result<(), Failure> {
         let commitment = self.intent.study.commitment;
@@ -397,7 +435,7 @@ impl RequesterSession {
             return Err(wrong);
         }
         let (places, declared) = self.sort_objects(&manifest);
-        out.push(RequesterOutput::Offered { disclosure, manifest: Box::new(manifest) });
+        out.push(RequesterOutput::Offered { disclosure, manifest: Box::new(manifest), readings });
         out.push(RequesterOutput::Inspect(places.clone()));
         self.phase = Phase::Inspecting { challenge, disclosure, places, declared };
         Ok(())

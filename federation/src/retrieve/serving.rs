@@ -11,7 +11,7 @@ use tessera_consensus::{Hash, UnixMillis};
 use super::frame::Frame;
 use super::groups::{GroupHash, group_bytes, group_count, is_transferable};
 use super::holder::{Allowed, Asked, HolderOutput};
-use super::wire::v1::{Receipt, ToRequester, UnavailableCode, Want, transcript};
+use super::wire::v1::{Reading, Receipt, ToRequester, UnavailableCode, Want, transcript};
 use super::{READ_AHEAD_GROUPS, WANTED_GROUPS_MAX};
 use crate::ids::DisclosureId;
 use crate::wire::Format;
@@ -28,7 +28,7 @@ struct Offered {
 
 /// Something asked for, in the order in which it goes out.
 enum Slot {
-    Offer { manifest: Vec<u8>, salt: [u8; 16] },
+    Offer { manifest: Vec<u8>, salt: [u8; 16], readings: Vec<Reading> },
     Hashes { object: u32, ready: Option<Vec<GroupHash>> },
     Group { object: u32, group: u32, ready: Option<Vec<u8>> },
     Unavailable { object: u32, code: UnavailableCode },
@@ -62,7 +62,8 @@ impl Serving {
             }
             _ => None,
         });
-        let offer = Slot::Offer { manifest: allowed.manifest.to_bytes(), salt: allowed.salt };
+        let (manifest, salt) = (allowed.manifest.to_bytes(), allowed.salt);
+        let offer = Slot::Offer { manifest, salt, readings: allowed.readings.clone() };
         Self {
             asked,
             disclosure,
@@ -91,8 +92,7 @@ impl Serving {
             if !inside || (want.count == 0 && !want.hashes) {
                 return Err("groups that the object does not have");
             }
-            // A list of hashes weighs like a group, or the list of an empty run would be free.
-            self.wanted_groups = self.wanted_groups.saturating_add(want.count + u32::from(want.hashes));
+            self.wanted_groups = self.wanted_groups.saturating_add(weight(&want));
             if self.wanted_groups > WANTED_GROUPS_MAX {
                 return Err("more groups at once than are allowed");
             }
@@ -152,7 +152,6 @@ impl Serving {
 
     /// Forgets what is still wanted of an object.
     fn drop_wants(&mut self, object: u32) {
-        let weight = |want: &Want| want.count + u32::from(want.hashes);
         let dropped: u32 = self.wanted.iter().filter(|want| want.object == object).map(weight).sum();
         self.wanted.retain(|want| want.object != object);
         self.wanted_groups -= dropped;
@@ -188,12 +187,18 @@ impl Serving {
         self.slots.push_back(Slot::Unavailable { object: lost, code: UnavailableCode::DAMAGED });
     }
 
+    fn offer(&self, manifest: Vec<u8>, salt: [u8; 16], readings: Vec<Reading>) -> ToRequester {
+        let disclosure = self.disclosure;
+        if readings.is_empty() {
+            return ToRequester::Offer { disclosure, manifest, salt };
+        }
+        ToRequester::OfferWithReadings { disclosure, manifest, salt, readings }
+    }
+
     fn send_ready(&mut self, out: &mut Outputs) {
         while let Some(slot) = self.slots.pop_front() {
             let frame = match slot {
-                Slot::Offer { manifest, salt } => {
-                    Frame::Control(ToRequester::Offer { disclosure: self.disclosure, manifest, salt })
-                }
+                Slot::Offer { manifest, salt, readings } => Frame::Control(self.offer(manifest, salt, readings)),
                 Slot::Hashes { object, ready: Some(hashes) } => {
                     Frame::Control(ToRequester::Hashes { object, hashes: hashes.concat() })
                 }
@@ -211,4 +216,9 @@ impl Serving {
             out.push(HolderOutput::Send(frame));
         }
     }
+}
+
+/// A list of hashes weighs like a group, or the list of an empty run would be free. What a peer says may be the largest number.
+fn weight(want: &Want) -> u32 {
+    want.count.saturating_add(want.hashes.into())
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use tessera_consensus::kernel::Outcome;
-use tessera_consensus::replica::Replica;
-use tessera_consensus::wire::v1::Kind;
+use tessera_consensus::replica::{Replica, SEALED};
+use tessera_consensus::wire::encode;
+use tessera_consensus::wire::v1::{Kind, Leaf};
 use tessera_consensus::{Hash, LedgerIndex, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, Chain, IdentifierKey, Part};
-use tessera_federation::history::{self, HOLES_MAX, History, look_up, next_free};
+use tessera_federation::history::{
+    self, AuthorFault, CHAIN_MAX, Cause, HOLES_MAX, History, Problem, Unread, look_up, next_free,
+};
 use tessera_federation::ids::RecordId;
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::*;
@@ -15,6 +18,7 @@ use tessera_policy::{
     BodyRegion, ConsentDecision, ConsentId, ConsentTerms, EvidenceClass, Grantee, Identifier, Modality, Purpose,
     PurposeScope, ReleaseState, StudyScope, Uid, VisibilityClass,
 };
+use tessera_storage::engine::Batch;
 
 use crate::world::{B, B2, C, CORE, World, engine, person, rng, site};
 
@@ -137,8 +141,8 @@ fn shown(history: &History) -> Vec<String> {
     history.current().iter().map(line).collect()
 }
 
-fn whys(history: &History) -> Vec<&str> {
-    history.problems.iter().map(|problem| problem.why.as_str()).collect()
+fn whys(history: &History) -> Vec<String> {
+    history.problems.iter().map(|problem| problem.cause.to_string()).collect()
 }
 
 #[test]
@@ -154,7 +158,7 @@ fn a_history_is_what_all_sites_registered_in_newest_revisions() {
     let history = scene.look_up(&key);
     assert_eq!(shown(&history), ["hospital-c 2.1 released", "clinic-b 3.1 released", "hospital-b 1.2 released"]);
     assert_eq!(history.studies.len(), 4, "older revisions are there too, marked");
-    assert_eq!(whys(&history), Vec::<&str>::new());
+    assert_eq!(whys(&history), Vec::<String>::new());
     assert!(history.studies.iter().all(|study| !study.place.certified));
     scene.world.certify(&scene.replica);
     assert!(scene.look_up(&key).studies.iter().all(|study| study.place.certified));
@@ -210,19 +214,20 @@ fn a_key_holder_cannot_speak_for_another_site() {
 
     let history = scene.look_up(&key);
     assert_eq!(shown(&history), ["hospital-b 1.1 released", "hospital-b 2.1 released"]);
-    let node = scene.world.node(C).short();
+    let by_c =
+        |fault: &str| format!("{fault}; node {} wrote it so, and it counts for nothing", scene.world.node(C).short());
     let mut whys = whys(&history);
     whys.sort_unstable();
-    let in_name_of = |of: &str| format!("node {node} wrote it in the name of {of}, for which it does not speak");
     assert_eq!(
         whys,
         [
-            "it amends a record that it does not belong to, or that can't be read",
-            "its sealed site is not the public one",
-            &in_name_of("hospital-a"),
-            &in_name_of("hospital-b"),
+            by_c("it amends a record that it does not belong to"),
+            by_c("it is in the name of hospital-a, for which its author does not speak"),
+            by_c("it is in the name of hospital-b, for which its author does not speak"),
+            by_c("its sealed site is not the public one"),
         ]
     );
+    assert!(history.problems.iter().all(|problem| !problem.may_hide_something()));
 }
 
 #[test]
@@ -249,6 +254,82 @@ fn what_does_not_open_is_a_problem_and_hides_nothing_else() {
     assert_eq!(history.problems.len(), 3, "{:?}", history.problems);
     let indices: Vec<u64> = history.problems.iter().filter_map(|problem| problem.index).map(|index| index.0).collect();
     assert_eq!(indices, [1, 2, 3]);
+    let b = scene.world.node(B);
+    for problem in &history.problems {
+        assert!(matches!(&problem.cause, Cause::Author { author, .. } if *author == b), "{problem:?}");
+    }
+}
+
+/// The sealed body of an entry as this replica has it; `None`: it lacks it.
+fn set_sealed(replica: &Replica, index: LedgerIndex, body: Option<&[u8]>) {
+    let entry = replica.entry(index).expect("reads").expect("an entry");
+    let hash = Leaf::from_bytes(&entry.leaf).expect("a leaf").command.body.sealed.expect("a sealed body");
+    let mut batch = Batch::new();
+    match body {
+        Some(body) => batch.put(SEALED, encode(&hash), body),
+        None => batch.delete(SEALED, encode(&hash)),
+    };
+    replica.engine().submit(batch).expect("a working disk");
+}
+
+#[test]
+fn what_was_not_read_here_is_told_apart_from_what_nobody_can_read() {
+    let mut scene = scene();
+    let key = person(1);
+    scene.consent(B, &key, 1, 1, "hospital-b");
+    scene.consent(C, &key, 2, 2, "hospital-c");
+    let consents = |scene: &Scene| scene.look_up(&key).consents.len();
+    let of_b = scene.look_up(&key).consents[0].place.index;
+    let whole = scene.replica.entry(of_b).expect("reads").expect("an entry").sealed.expect("a body");
+    let mut flipped = whole.clone();
+    flipped[40] ^= 1;
+    for (body, expected) in [
+        (None, Unread::BodyMissing),
+        (Some(flipped.as_slice()), Unread::Damaged),
+        (Some(b"short".as_slice()), Unread::Damaged),
+    ] {
+        set_sealed(&scene.replica, of_b, body);
+        let history = scene.look_up(&key);
+        let problem = Problem { site: Some(site("hospital-b")), index: Some(of_b), cause: Cause::Unread(expected) };
+        assert_eq!(history.problems, std::slice::from_ref(&problem));
+        assert!(problem.may_hide_something());
+        assert_eq!(consents(&scene), 1, "the other one is there all the same");
+    }
+    set_sealed(&scene.replica, of_b, Some(&whole));
+    assert_eq!((consents(&scene), scene.look_up(&key).problems.len()), (2, 0));
+
+    // The same damage to what C's node wrote in B's name: it is worth nothing, whatever its body is.
+    let tag = key.tag(Chain::Site { site: &site("hospital-b"), kind: CONSENT }, 1);
+    let consent = ConsentId::from_bytes([3; 16]);
+    let public = ConsentPublic { version: VERSION, consent, tag, presence: None };
+    let foreign = scene.apply(C, CONSENT, public, b"rubbish".to_vec());
+    for body in [Some(b"rubbish".as_slice()), None] {
+        set_sealed(&scene.replica, foreign, body);
+        let history = scene.look_up(&key);
+        let fault = AuthorFault::ForeignSite(site("hospital-b"));
+        let expected = Cause::Author { author: scene.world.node(C), fault };
+        assert_eq!(history.problems.iter().map(|problem| &problem.cause).collect::<Vec<_>>(), [&expected]);
+    }
+}
+
+#[test]
+fn a_chain_that_is_longer_than_is_read_may_hide_something() {
+    let mut scene = scene();
+    let (key, b) = (person(1), site("hospital-b"));
+    let (_, presence) = scene.places(&key, &b, CONSENT);
+    let mut presence = presence;
+    for counter in 0..CHAIN_MAX {
+        let tag = key.tag(Chain::Site { site: &b, kind: CONSENT }, counter);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&counter.to_be_bytes());
+        let consent = ConsentId::from_bytes(id);
+        let public = ConsentPublic { version: VERSION, consent, tag, presence: presence.take() };
+        scene.apply(B, CONSENT, public, b"rubbish".to_vec());
+    }
+    let history = scene.look_up(&key);
+    let unread: Vec<&Problem> = history.problems.iter().filter(|problem| problem.may_hide_something()).collect();
+    let cause = Cause::Unread(Unread::ChainTooLong);
+    assert_eq!(unread, [&Problem { site: Some(b), index: None, cause }]);
 }
 
 #[test]
@@ -267,7 +348,9 @@ fn consents_come_with_their_revocation_and_only_under_the_id_that_can_be_revoked
     let found: Vec<(u8, Option<LedgerIndex>)> =
         history.consents.iter().map(|consent| (consent.details.consent.as_bytes()[0], consent.revoked)).collect();
     assert_eq!(found, [(1, Some(revoked_at)), (2, None)]);
-    assert_eq!(whys(&history), ["its sealed id is not the public one"]);
+    let author = scene.world.node(C);
+    let causes: Vec<&Cause> = history.problems.iter().map(|problem| &problem.cause).collect();
+    assert_eq!(causes, [&Cause::Author { author, fault: AuthorFault::Contradiction("id") }]);
 }
 
 #[test]

@@ -79,16 +79,20 @@ fn revocation(id: u8) -> RevocationPublic {
     RevocationPublic { version: VERSION, consent: ConsentId::from_bytes([id; 16]) }
 }
 
+/// Disclosures of these scripts are B's.
+fn disclosure_id(id: u8) -> DisclosureId {
+    DisclosureId::of(&World::new().node(B), &[id; 16])
+}
+
 fn disclosure(id: u8, holder: &str, requester: &str) -> DisclosurePublic {
-    let disclosure = DisclosureId::from_bytes([id; 16]);
+    let (disclosure, nonce) = (disclosure_id(id), [id; 16]);
     let (holder, requester) = (site(holder), site(requester));
-    DisclosurePublic { version: VERSION, disclosure, holder, requester, purpose: 1, at: AT }
+    DisclosurePublic { version: VERSION, disclosure, nonce, holder, requester, purpose: 1, at: AT }
 }
 
 fn receipt(id: u8, side: ReceiptSide) -> ReceiptPublic {
-    let disclosure = DisclosureId::from_bytes([id; 16]);
-    let transcript = Hash::blake3(&[b"objects"]);
-    ReceiptPublic { version: VERSION, disclosure, side, objects: 1, bytes: 2, transcript }
+    let receipt = Hash::blake3(&[b"signed receipt"]);
+    ReceiptPublic { version: VERSION, disclosure: disclosure_id(id), side, receipt }
 }
 
 fn break_glass(id: u8, of: &str) -> BreakGlassPublic {
@@ -103,7 +107,7 @@ fn recognition(id: u8, of: &str) -> RecognitionPublic {
 }
 
 fn recall(id: u8, of: u8) -> RecallAcknowledgementPublic {
-    let (recall, disclosure) = (RecallId::from_bytes([id; 16]), DisclosureId::from_bytes([of; 16]));
+    let (recall, disclosure) = (RecallId::from_bytes([id; 16]), disclosure_id(of));
     RecallAcknowledgementPublic { version: VERSION, recall, disclosure, at: AT }
 }
 
@@ -219,6 +223,8 @@ fn disclosures_and_receipts() {
         "the holder's node discloses, each side gives one receipt, the requester acknowledges recalls",
         vec![
             line(C, DISCLOSURE, disclosure(1, "hospital-b", "hospital-c"), rejected(NOT_YOURS)),
+            // In its own name, but under the id that B gave: what a requester could try first.
+            line(C, DISCLOSURE, disclosure(1, "hospital-c", "hospital-a"), rejected(NOT_YOURS)),
             line(B, DISCLOSURE, disclosure(1, "hospital-b", "hospital-c"), APPLIED),
             line(B, DISCLOSURE, disclosure(1, "clinic-b", "hospital-c"), rejected(ID_TAKEN)),
             line(B, DISCLOSURE, disclosure(2, "clinic-b", "hospital-c"), APPLIED),

@@ -15,7 +15,7 @@ use tessera_consensus::wire::v1::{
 use tessera_consensus::{
     FederationId, Incarnation, Lane, LedgerIndex, NodeId, Sequence, SiteId, Stream, UnixMillis, kernel,
 };
-use tessera_federation::blind::{IdentifierKey, SealingKey, found_oprf};
+use tessera_federation::blind::{IdentifierKey, SealingKey, YearSeeds, found_oprf};
 use tessera_federation::machine::Machine;
 use tessera_federation::outbox::OUTBOX;
 use tessera_federation::wire::Format;
@@ -180,9 +180,9 @@ fn join(
 }
 
 fn domain(core: &SignedJoin) -> DomainGenesis {
-    let seed = Zeroizing::new([9; 32]);
     let shares = [(core.node_id(), core.join.keys.sealing)];
-    let (oprf, oprf_shares) = found_oprf(&seed, OprfBudget::default(), &shares, &mut rng(1)).expect("founds");
+    let (oprf, oprf_shares) =
+        found_oprf(2025, &YearSeeds::draw(&mut rng(9)), OprfBudget::default(), &shares, &mut rng(1)).expect("founds");
     let freshness_limit_ms = FRESHNESS_LIMIT_MS;
     DomainGenesis { version: VERSION, oprf, oprf_shares, founding_year: 2025, rule_base: None, freshness_limit_ms }
 }

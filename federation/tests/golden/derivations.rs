@@ -3,9 +3,11 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use tessera_federation::blind::{Binding, Chain, Evaluator, KeyAsk, OprfKey, Part, blind};
+use tessera_federation::blind::{Binding, Chain, Evaluator, KeyAsk, OprfKeys, Part, YearSeeds, blind};
 use tessera_federation::wire::Format;
-use tessera_federation::wire::v1::{CONSENT, DISCLOSURE, OprfBudget, OprfParameters, OprfSuite, STUDY};
+use tessera_federation::wire::v1::{
+    CONSENT, DISCLOSURE, DomainGenesis, FRESHNESS_LIMIT_MS, OprfBudget, OprfParameters, STUDY, VERSION,
+};
 use tessera_policy::Identifier;
 
 use crate::check_bytes;
@@ -13,19 +15,22 @@ use crate::check_bytes;
 #[test]
 fn from_identifier_to_tags_and_bodies() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let index = OprfKey::from_seed(&[1; 32]);
-    check_bytes("index_public_key", &index.public());
+    let index = OprfKeys::from_seeds(2025, &YearSeeds::draw(&mut rng));
+    check_bytes("index_public_keys", &index.public()[..2].concat());
     let identifier = Identifier::parse("resident:11010519491231002X").expect("the standard's own sample number");
     check_bytes("identifier_canonical", &identifier.canonical_bytes());
     let (request, blinding) = blind(vec![KeyAsk { identifier, year: 2025 }], &mut rng).expect("blinds");
-    let reply = index.evaluate(&request, &mut rng).expect("evaluates");
-    let parameters = OprfParameters {
-        suite: OprfSuite::Ristretto255Sha512,
-        threshold: 1,
-        public_key: index.public(),
-        budget: OprfBudget::default(),
+    let reply = index.evaluate(&request, 2025, &mut rng).expect("evaluates");
+    let budget = OprfBudget::default();
+    let genesis = DomainGenesis {
+        version: VERSION,
+        oprf: OprfParameters { suite: request.suite, threshold: 1, public_keys: index.public(), budget },
+        oprf_shares: Vec::new(),
+        founding_year: 2025,
+        rule_base: None,
+        freshness_limit_ms: FRESHNESS_LIMIT_MS,
     };
-    let key = blinding.finalize(&reply, &parameters).expect("finalizes").remove(0);
+    let key = blinding.finalize(&reply, &genesis).expect("finalizes").remove(0);
     check_bytes("identifier_key", key.secret_bytes().as_slice());
 
     let site = "hospital-a".parse().expect("site");

@@ -174,10 +174,12 @@ fn consent() {
 
 #[test]
 fn disclosure() {
-    let disclosure = DisclosureId::from_bytes([14; 16]);
+    let nonce = [14; 16];
+    let disclosure = DisclosureId::of(&NodeId::new(hash("node")), &nonce);
     let public = DisclosurePublic {
         version: VERSION,
         disclosure,
+        nonce,
         holder: site("hospital-a"),
         requester: site("hospital-b"),
         purpose: Purpose::Treatment.number(),
@@ -202,9 +204,7 @@ fn disclosure() {
     };
     check("disclosure_details", &details);
     for (name, side) in [("holder", ReceiptSide::Holder), ("requester", ReceiptSide::Requester)] {
-        let transcript = hash("transcript");
-        let receipt =
-            ReceiptPublic { version: VERSION, disclosure, side, objects: 412, bytes: 216_006_656, transcript };
+        let receipt = ReceiptPublic { version: VERSION, disclosure, side, receipt: hash("signed receipt") };
         check(&format!("receipt_public_{name}"), &receipt);
     }
     let recall = RecallId::from_bytes([16; 16]);
@@ -298,14 +298,18 @@ fn manifest() {
 #[test]
 fn blind_index() {
     let suite = OprfSuite::Ristretto255Sha512;
-    check("blind_request", &BlindRequest { version: VERSION, suite, elements: vec![[21; 32], [22; 32]] });
-    let reply = BlindReply { version: VERSION, suite, elements: vec![[23; 32]], proof: [[24; 32], [25; 32]] };
+    let year = |year, elements| BlindYear { year, elements };
+    let years = vec![year(2025, vec![[21; 32], [22; 32]]), year(2026, vec![[20; 32]])];
+    check("blind_request", &BlindRequest { version: VERSION, suite, years });
+    let year = EvaluatedYear { elements: vec![[23; 32]], proof: [[24; 32], [25; 32]] };
+    let reply = BlindReply { version: VERSION, suite, years: vec![year] };
     check("blind_answer_evaluated", &BlindAnswer::Evaluated(reply));
     let over = BlindRefusal::OverBudget { allowed: 2_000, used: 1_999, resets_at: AT };
     check("blind_answer_over_budget", &BlindAnswer::Refused(over));
     check("blind_answer_malformed", &BlindAnswer::Refused(BlindRefusal::Malformed));
     check("blind_answer_no_share", &BlindAnswer::Refused(BlindRefusal::NoShare));
     check("blind_answer_observer", &BlindAnswer::Refused(BlindRefusal::Observer));
+    check("blind_answer_no_such_year", &BlindAnswer::Refused(BlindRefusal::NoSuchYear { year: 2027 }));
 }
 
 #[test]
@@ -316,7 +320,7 @@ fn domain_genesis() {
         oprf: OprfParameters {
             suite: OprfSuite::Ristretto255Sha512,
             threshold: 1,
-            public_key: [26; 32],
+            public_keys: (0..INDEX_YEARS as u8).map(|year| [26 + year; 32]).collect(),
             budget: OprfBudget::default(),
         },
         oprf_shares: vec![OprfShare { node, share: hpke_sealed(0x40) }],

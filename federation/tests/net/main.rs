@@ -2,7 +2,9 @@
 //! over real streams.
 //! Real sockets on loopback, one process; hostile peers are played by bare libp2p swarms or broken frames.
 
+mod liars;
 mod node;
+mod rude;
 #[allow(dead_code)]
 #[path = "../retrieve/world.rs"]
 mod world;
@@ -18,7 +20,7 @@ use tessera_federation::net::{
     fetch_through,
 };
 use tessera_federation::retrieve::wire::v1::RefusalCode;
-use tessera_federation::retrieve::{Failure, Outcome};
+use tessera_federation::retrieve::{CATCH_UP_TIMEOUT_MS, Failure, Outcome};
 
 use node::{Door, Host, Node, PATIENCE, Sink, fetch_of};
 use world::{Study, T0, seen};
@@ -297,9 +299,11 @@ async fn an_examination_crosses_the_network() {
     let summary = fetch(test.stream().await, test.fetch()).await.expect("allowed");
     assert_eq!(summary.held, 4);
     assert_eq!(test.kept(), test.host.study.objects);
+    assert_eq!(*test.sink.readings.lock().expect("no panic"), world::readings());
     let Outcome::Finished { requester, holder } = test.outcome().await else { panic!("finished") };
     assert_eq!(*requester, summary.receipt);
-    assert_eq!(Some(*holder), summary.holder_receipt);
+    assert_eq!(Some((*holder).clone()), summary.holder_receipt);
+    assert_eq!(*test.host.receipts.lock().expect("no panic"), [*holder], "written once, before it was sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,6 +368,42 @@ async fn a_holder_that_is_behind_catches_up_before_it_decides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_is_cut_off_is_asked_once_and_a_line_that_breaks_is_tried_again() {
+    let mut test = Retrieval::start(&[10]).await;
+    test.host.clock_ms.store(world::LIMIT_MS + 1, Ordering::SeqCst);
+    let mut changes = test.host.changes.subscribe();
+    let asking = tokio::spawn({
+        let (net, fetch) = (test.requester.net.clone(), test.fetch());
+        async move { fetch_through(&net, 5, || fetch.clone()).await }
+    });
+    // It tries to catch up, and then its patience is over.
+    tokio::time::timeout(PATIENCE, changes.changed()).await.expect("in time").expect("the holder runs");
+    test.host.clock_ms.fetch_add(CATCH_UP_TIMEOUT_MS + 1, Ordering::SeqCst);
+    match tokio::time::timeout(PATIENCE, asking).await.expect("one answer, at once").expect("no panic") {
+        Err(Failure::Refused(signed)) => assert_eq!(signed.refusal.code, RefusalCode::STALE),
+        other => panic!("expected a refusal: {other:?}"),
+    }
+    assert!(matches!(test.outcome().await, Outcome::Refused { code: RefusalCode::STALE, .. }));
+    assert_eq!(test.host.caught_up.load(Ordering::SeqCst), 1, "it was asked once");
+
+    // A session that somebody cuts, twice: the third attempt brings everything.
+    test.host.clock_ms.store(1_000, Ordering::SeqCst);
+    let net = test.requester.net.clone();
+    let mut attempts = 0;
+    let summary = fetch_through(&net, 5, || {
+        attempts += 1;
+        let mut fetch = test.fetch();
+        // A stream to nobody is one that breaks.
+        if attempts < 3 {
+            fetch.intent.holder = world::identity("nobody", 9).node;
+        }
+        fetch
+    });
+    assert_eq!(summary.await.expect("allowed").held, 1);
+    assert_eq!(attempts, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_a_retrieval_stream_ends_it_and_nothing_else() {
     let mut test = Retrieval::start(&[10]).await;
     let oversized = [1, 0xff, 0xff, 0xff, 0xff];
@@ -378,58 +418,95 @@ async fn garbage_on_a_retrieval_stream_ends_it_and_nothing_else() {
         let mut said = Vec::new();
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("in time");
         assert!(ended.is_ok() || said.len() < 100, "only the greeting came: {said:?}");
-        assert!(matches!(test.outcome().await, Outcome::Breach(_)), "{bytes:?}");
+        assert!(matches!(test.outcome().await, Outcome::Breach(_) | Outcome::Garbage(_)), "{bytes:?}");
     }
     let summary = fetch(test.stream().await, test.fetch()).await.expect("others are served");
     assert_eq!(summary.held, 1);
 }
 
-/// A member that speaks libp2p but not our protocol.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_in_a_request_ends_that_request_and_nothing_else() {
-    use futures::StreamExt;
-    use libp2p::{SwarmBuilder, noise, swarm::SwarmEvent, tcp, yamux};
-
-    let (north, south) = pair().await;
+async fn garbage_in_a_request_is_named_with_its_sender_and_ends_nothing_else() {
+    let (mut north, south) = pair().await;
     let rude = Node::start("rude", 7, Door::OnlyOut).await;
     north.admit(&[&south, &rude]).await;
-    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(rude.transport().seed()).expect("a key");
-    let mut swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-        .expect("a transport")
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
-        .expect("a behaviour")
-        .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
-        .build();
-    let mut control = swarm.behaviour().new_control();
-    let address: libp2p::Multiaddr = north.net.listening()[0].parse().expect("an address");
-    swarm.dial(address).expect("dialled");
-    let (connected, established) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let mut connected = Some(connected);
-        loop {
-            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = swarm.select_next_some().await
-                && let Some(connected) = connected.take()
-            {
-                connected.send(peer_id).expect("the test waits");
-            }
-        }
-    });
-    let peer = established.await.expect("connected");
-    let garbage: [&[u8]; 4] = [&[0xff; 4], &[0, 0, 0, 2, 9, 9], &[0, 0, 0, 3, 1, 0, 7], &[0, 0, 1, 0, 1, 0]];
-    for bytes in garbage {
-        let protocol = libp2p::StreamProtocol::new("/tessera/follow/1");
-        let mut stream = control.open_stream(peer, protocol).await.expect("opened");
+    let (mut control, peer) = rude::connect(&rude, &north).await;
+    let garbage: [(&[u8], Option<&str>); 7] = [
+        (&[0xff; 4], Some("request of a peer: 4294967295 bytes, at most")),
+        (&[0, 0, 0, 2, 9, 9], Some("format version 9 is not known")),
+        (&[0, 0, 0, 3, 1, 0, 7], Some("the bytes are not of this format")),
+        // A million submissions, and none of them; the same behind a length that says so.
+        (&[0, 0, 0, 5, 1, 1, 0xc0, 0x84, 0x3d], Some("the bytes are not of this format")),
+        (&[0, 0, 0, 7, 1, 0, 1, 0x87, 0x00, 0xac, 0x02], Some("the bytes are not in canonical form")),
+        (&[0, 0, 0, 0], Some("the bytes are not of this format")),
+        // What is cut off may be the line's doing, and is nobody's fault.
+        (&[0, 0, 1, 0, 1, 0], None),
+    ];
+    for (bytes, expected) in garbage {
+        let mut stream = control.open_stream(peer, rude::FOLLOW).await.expect("opened");
         stream.write_all(bytes).await.expect("written");
         stream.close().await.expect("closed");
         let mut said = Vec::new();
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("in time");
         assert!(ended.is_err() || said.is_empty(), "nothing is answered: {said:?}");
+        let Some(expected) = expected else { continue };
+        loop {
+            match north.event().await {
+                NetEvent::Garbage { from, why } => {
+                    assert_eq!(from, rude.me.node);
+                    assert!(why.contains(expected), "{why} should say {expected}");
+                    break;
+                }
+                NetEvent::PeerUp(_) => {}
+                other => panic!("garbage is no {other:?}"),
+            }
+        }
     }
     let (net, north_id) = (south.net.clone(), north.me.node);
     let _streams = answering(north);
     assert!(net.request(north_id, checkpoint_request()).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_an_answer_is_told_from_a_line_that_broke() {
+    let (mut north, south) = pair().await;
+    let rude = Node::start("rude", 7, Door::OnlyOut).await;
+    north.admit(&[&south, &rude]).await;
+    let (control, _) = rude::connect(&rude, &north).await;
+    north.up(vec![rude.me.node]).await;
+    let honest = PeerReply::Follow(FollowReply::Checkpoint { note: None }).to_bytes();
+    let framed = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes(), bytes].concat();
+    let long_note = PeerReply::Follow(FollowReply::Checkpoint { note: Some("x".repeat(70_000)) }).to_bytes();
+    let cases: Vec<(Vec<u8>, Result<(), &str>)> = vec![
+        (framed(&honest), Ok(())),
+        (vec![0xff; 4], Err("Garbage: reply of a peer: 4294967295 bytes, at most")),
+        (framed(&[7, 0, 0, 0]), Err("Garbage: reply of a peer: format version 7 is not known")),
+        (framed(&[1, 9]), Err("Garbage: reply of a peer: the bytes are not of this format")),
+        (framed(&long_note), Err("Garbage: reply of a peer: a checkpoint's note of more than 65536 bytes")),
+        // Entries in number beyond all bounds, and none of them there.
+        (framed(&[1, 0, 1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err("Garbage: reply of a peer: the bytes are not")),
+        // Announced and not sent; said to be short, and not blamed on the peer.
+        ([&[0, 0, 1, 0][..], &honest].concat(), Err("NoReply: reply of a peer: it ended within 0 to 256 of its 256")),
+        (Vec::new(), Err("NoReply: ")),
+    ];
+    rude::answer_with(control, cases.iter().map(|(bytes, _)| bytes.clone()).collect());
+    for (bytes, expected) in &cases {
+        let asked = north.net.request(rude.me.node, checkpoint_request());
+        let answer = tokio::time::timeout(PATIENCE, asked).await.expect("in time");
+        let said = match &answer {
+            Ok(_) => Ok(()),
+            Err(NetError::Garbage(why)) => Err(format!("Garbage: {why}")),
+            Err(NetError::NoReply(why)) => Err(format!("NoReply: {why}")),
+            Err(other) => panic!("{other:?}"),
+        };
+        match (said, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(said), Err(expected)) => assert!(said.starts_with(expected), "{said} should begin {expected}"),
+            (said, _) => panic!("{:?}...: {said:?}", &bytes[..bytes.len().min(16)]),
+        }
+    }
+    let (net, south_id) = (north.net.clone(), south.me.node);
+    let _streams = answering(south);
+    assert!(net.request(south_id, checkpoint_request()).await.is_ok(), "others are asked and answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Nodes on loopback for the network's tests: real sockets, real keys, objects and sink in memory.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tessera_federation::net::{
     Changes, Fetch, HolderHost, Net, NetConfig, NetEvent, NetHandle, ObjectSink, Peer, Server,
 };
 use tessera_federation::retrieve::groups::{GROUP_BYTES, GroupHash, GroupSet, group_bytes, group_count, group_hash};
-use tessera_federation::retrieve::wire::v1::{RefusalCode, RetrievalRequest, Seen};
+use tessera_federation::retrieve::wire::v1::{Reading, RefusalCode, RetrievalRequest, Seen, SignedReceipt};
 use tessera_federation::retrieve::{
     Allowed, Facts, Have, HolderView, Identity, NewDisclosure, ObjectPlace, RequesterRecord, Ruling,
 };
@@ -101,8 +101,11 @@ pub struct Host {
     pub certified: Mutex<Seen>,
     pub allowed: AtomicBool,
     pub disclosures: AtomicUsize,
+    pub receipts: Mutex<Vec<SignedReceipt>>,
     pub reads: AtomicUsize,
     pub caught_up: AtomicUsize,
+    /// How far its clock is ahead of the founding.
+    pub clock_ms: AtomicU64,
     pub changes: watch::Sender<Changes>,
 }
 
@@ -120,8 +123,10 @@ impl Host {
             certified: Mutex::new(world::seen(12, T0)),
             allowed: AtomicBool::new(true),
             disclosures: AtomicUsize::new(0),
+            receipts: Mutex::default(),
             reads: AtomicUsize::new(0),
             caught_up: AtomicUsize::new(0),
+            clock_ms: AtomicU64::new(1_000),
             changes: watch::Sender::new(Changes::default()),
         })
     }
@@ -156,12 +161,17 @@ impl HolderView for Host {
 
 impl HolderHost for Host {
     fn now(&self) -> UnixMillis {
-        T0.plus_ms(1_000)
+        T0.plus_ms(self.clock_ms.load(Ordering::SeqCst))
     }
 
     fn decide(&self, _: &Facts) -> Ruling {
         match self.allowed.load(Ordering::SeqCst) {
-            true => Ruling::Allow(Box::new(Allowed { manifest: self.study.manifest.clone(), salt: SALT, until: None })),
+            true => Ruling::Allow(Box::new(Allowed {
+                manifest: self.study.manifest.clone(),
+                salt: SALT,
+                readings: world::readings(),
+                until: None,
+            })),
             false => Ruling::Deny { code: RefusalCode::DENIED, reasons: vec!["revoked".into()] },
         }
     }
@@ -171,9 +181,18 @@ impl HolderHost for Host {
         Some(DisclosureId::from_bytes([number + 1; 16]))
     }
 
+    fn write_receipt(&self, receipt: &SignedReceipt) -> bool {
+        lock(&self.receipts).push(receipt.clone());
+        true
+    }
+
     fn catch_up(&self, seen: &Seen, _: Option<&str>) {
         self.caught_up.fetch_add(1, Ordering::SeqCst);
-        *lock(&self.certified) = *seen;
+        let mut certified = lock(&self.certified);
+        if seen.size > certified.size {
+            *certified = *seen;
+        }
+        drop(certified);
         self.changes.send_modify(|changes| changes.certified += 1);
     }
 
@@ -197,12 +216,14 @@ fn cut(bytes: &[u8], group: u32) -> &[u8] {
 pub struct Sink {
     pub groups: Mutex<BTreeMap<Hash, BTreeMap<u32, Vec<u8>>>>,
     pub kept: Mutex<BTreeMap<Hash, Vec<u8>>>,
+    pub readings: Mutex<Vec<Reading>>,
     /// Told of each group that was written.
     pub written: watch::Sender<usize>,
 }
 
 impl ObjectSink for Sink {
-    fn offered(&self, _: DisclosureId, _: &Manifest) -> Result<(), String> {
+    fn offered(&self, _: DisclosureId, _: &Manifest, readings: Vec<Reading>) -> Result<(), String> {
+        *lock(&self.readings) = readings;
         Ok(())
     }
 

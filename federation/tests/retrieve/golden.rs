@@ -9,7 +9,7 @@ use tessera_federation::retrieve::wire::v1::{
     ToRequester, UnavailableCode, VERSION, Want, transcript,
 };
 
-use crate::world::{T0, World, federation, root, seen};
+use crate::world::{T0, World, federation, readings, root, seen};
 
 const GOLDEN: &str = include_str!("../golden/retrieve-v1.txt");
 
@@ -89,6 +89,10 @@ fn to_requester(world: &World, challenge: Challenge) -> Vec<(&'static str, ToReq
         ("hashes", ToRequester::Hashes { object: 1, hashes: vec![7; 64] }),
         ("unavailable", ToRequester::Unavailable { object: 1, code: UnavailableCode::DAMAGED }),
         ("receipt", ToRequester::Receipt(Box::new(receipt(world, Party::Holder).sign(key)))),
+        (
+            "offer-with-readings",
+            ToRequester::OfferWithReadings { disclosure, manifest: vec![1, 2, 3], salt: [9; 16], readings: readings() },
+        ),
     ]
 }
 

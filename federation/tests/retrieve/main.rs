@@ -6,16 +6,17 @@ mod golden;
 mod world;
 
 use tessera_consensus::NodeId;
-use tessera_federation::retrieve::frame::Frame;
+use tessera_federation::retrieve::frame::{Frame, FrameError};
 use tessera_federation::retrieve::wire::v1::{
-    BreakGlass, Confirmation, RefusalCode, StopCode, ToHolder, ToRequester, UnavailableCode,
+    BreakGlass, Confirmation, Reading, RefusalCode, StopCode, ToHolder, ToRequester, UnavailableCode,
 };
 use tessera_federation::retrieve::{
-    Failure, HolderInput, IDLE_TIMEOUT_MS, Outcome, RequesterInput, Ruling, Summary, WINDOW_GROUPS,
+    Awaited, DECISION_TIMEOUT_MS, Failure, GREETING_TIMEOUT_MS, HolderInput, IDLE_TIMEOUT_MS, Outcome, RequesterInput,
+    Ruling, Summary, WINDOW_GROUPS,
 };
 use tessera_federation::wire::v1::ObjectContent;
 
-use world::{Ended, LIMIT_MS, T0, World, identity, instances, seen, site, uid};
+use world::{Ended, LIMIT_MS, SALT, T0, World, identity, instances, seen, site, uid};
 
 const MIB: usize = 1024 * 1024;
 
@@ -56,6 +57,50 @@ fn an_examination_arrives_whole_and_both_sign_for_it() {
     assert!(place("decide Opening") < place("write disclosure"));
     assert!(place("write disclosure") < place("send offer"));
     assert!(place("send offer") < place("send data"));
+    assert!(world.trace.ends_with(&["write receipt".into(), "send receipt".into()]), "{:?}", world.trace);
+}
+
+#[test]
+fn the_holders_receipt_is_written_whatever_the_line_does_and_sent_only_when_it_is_durable() {
+    let mut world = World::new(&[10]);
+    let mut session = world.open();
+    session.hold_receipt = true;
+    while session.advance(&mut world) {}
+    assert_eq!(world.trace.last().map(String::as_str), Some("write receipt"));
+    for input in [
+        HolderInput::Garbage(FrameError::UnknownKind(9)),
+        HolderInput::StateChanged { concerns: true },
+        HolderInput::Closed,
+    ] {
+        session.holder_input(&mut world, input);
+        assert_eq!(session.ended.holder, None, "the receipt is on its way to the disk");
+    }
+    session.holder_input(&mut world, HolderInput::ReceiptDurable);
+    assert!(matches!(session.ended.holder, Some(Outcome::Finished { .. })), "{:?}", session.ended.holder);
+    while session.advance(&mut world) {}
+    assert!(summary(&session.ended).holder_receipt.is_some());
+}
+
+#[test]
+fn a_receipt_that_cannot_be_written_is_not_sent() {
+    let mut world = World::new(&[10]);
+    let mut session = world.open();
+    session.hold_receipt = true;
+    while session.advance(&mut world) {}
+    session.holder_input(&mut world, HolderInput::ReceiptFailed);
+    assert_eq!(session.ended.holder, Some(Outcome::Broken));
+    session.requester_input(&mut world, RequesterInput::Closed);
+    assert_eq!(summary(&session.ended).holder_receipt, None, "all images are here all the same");
+    assert_eq!(world.trace.last().map(String::as_str), Some("write receipt"));
+
+    // A disk that never answers holds up no session for ever.
+    let mut world = World::new(&[10]);
+    let mut session = world.open();
+    session.hold_receipt = true;
+    while session.advance(&mut world) {}
+    world.now = world.now.plus_ms(IDLE_TIMEOUT_MS + 1);
+    session.holder_input(&mut world, HolderInput::Tick);
+    assert_eq!(session.ended.holder, Some(Outcome::Broken));
 }
 
 #[test]
@@ -389,12 +434,24 @@ fn breaches_end_the_session() {
         session.holder_input(&mut world, HolderInput::Received(Frame::Control(message)));
         assert!(matches!(session.ended.holder, Some(Outcome::Breach(_))), "{text}");
     }
+    // An object that the holder only declares has no groups to count by.
+    let mut world = World::new(&[10, 10]);
+    world.study.manifest.objects[0].content = ObjectContent::Declared;
+    world.intent.study.commitment = world.study.manifest.commitment(&SALT);
+    let mut session = world.open();
+    while world.trace.last().map(String::as_str) != Some("send offer") {
+        assert!(session.advance(&mut world));
+    }
+    let all = ToHolder::Want(vec![Want { object: 0, hashes: true, first: 0, count: u32::MAX }]);
+    session.holder_input(&mut world, HolderInput::Received(Frame::Control(all)));
+    assert_eq!(session.ended.holder, Some(Outcome::Breach("more groups at once than are allowed")));
+
     let mut world = World::new(&[10]);
     let mut session = world.open();
     session.holder_input(&mut world, HolderInput::Received(Frame::Control(want(0, 0, 1))));
     assert_eq!(session.ended.holder, Some(Outcome::Breach("a message out of turn")));
-    session.requester_input(&mut world, RequesterInput::Garbage);
-    assert!(matches!(session.ended.requester, Some(Err(Failure::Breach(_)))));
+    session.requester_input(&mut world, RequesterInput::Garbage(FrameError::UnknownKind(9)));
+    assert!(matches!(session.ended.requester, Some(Err(Failure::Garbage(FrameError::UnknownKind(9))))));
 }
 
 #[test]
@@ -435,8 +492,73 @@ fn silence_ends_a_session() {
     session.holder_input(&mut world, HolderInput::Tick);
     assert_eq!(session.ended.holder, Some(Outcome::Broken));
     session.requester_input(&mut world, RequesterInput::Tick);
-    assert_eq!(failure(&session.ended), &Failure::TimedOut("images"));
-    assert!(failure(&session.ended).passes());
+    assert_eq!(failure(&session.ended), &Failure::TimedOut(Awaited::Images));
+    assert!(failure(&session.ended).may_be_resumed());
+}
+
+/// Each row is a moment at which the holder falls silent, and what the requester makes of it after so long.
+#[test]
+fn a_silent_holder_is_waited_for_once_unless_images_are_on_the_way() {
+    for (after, limit_ms, expected) in [
+        (0, GREETING_TIMEOUT_MS, Failure::TimedOut(Awaited::Greeting)),
+        (1, DECISION_TIMEOUT_MS, Failure::TimedOut(Awaited::Decision)),
+    ] {
+        let mut world = World::new(&[10]);
+        let mut session = world.open();
+        (0..after).for_each(|_| assert!(session.deliver_one(&mut world)));
+        world.now = world.now.plus_ms(limit_ms);
+        session.requester_input(&mut world, RequesterInput::Tick);
+        assert!(session.ended.requester.is_none(), "it still waits: {expected}");
+        world.now = world.now.plus_ms(1);
+        session.requester_input(&mut world, RequesterInput::Tick);
+        assert_eq!(failure(&session.ended), &expected);
+        assert!(!failure(&session.ended).may_be_resumed(), "{expected}");
+    }
+    // All images are here, only the holder's receipt is not.
+    let mut world = World::new(&[10]);
+    let mut session = world.open();
+    session.hold_receipt = true;
+    while session.advance(&mut world) {}
+    world.now = world.now.plus_ms(GREETING_TIMEOUT_MS + 1);
+    session.requester_input(&mut world, RequesterInput::Tick);
+    assert_eq!((summary(&session.ended).held, &summary(&session.ended).holder_receipt), (1, &None));
+}
+
+#[test]
+fn refusals_say_when_they_may_pass() {
+    let passing: Vec<(u16, u32)> =
+        (0..100).filter_map(|code| RefusalCode(code).passes_in_s().map(|seconds| (code, seconds))).collect();
+    let later = |code: RefusalCode, seconds| (code.0, seconds);
+    assert_eq!(
+        passing,
+        [
+            later(RefusalCode::OTHER_SESSION, 1),
+            later(RefusalCode::BEHIND, 10),
+            later(RefusalCode::STALE, 60),
+            later(RefusalCode::CLOCK, 60),
+            later(RefusalCode::BUSY, 5),
+        ]
+    );
+}
+
+#[test]
+fn how_the_holder_reads_its_objects_comes_with_the_offer_and_changes_no_byte() {
+    let mut world = World::new(&[10, 20, 30]);
+    world.readings = world::readings();
+    let ended = world.fetch();
+    assert_eq!((summary(&ended).held, &world.kept), (3, &world.study.objects));
+    let covered: Vec<u32> = (0..5).filter(|object| world.readings[0].covers(*object)).collect();
+    assert_eq!(covered, [1, 2]);
+
+    // The holder's word is bounded like everything else.
+    for readings in [
+        vec![Reading { first: 0, count: 1, character_set: "x".repeat(129) }],
+        vec![Reading { first: 0, count: 1, character_set: "GBK".into() }; 257],
+    ] {
+        let mut world = World::new(&[10]);
+        world.readings = readings;
+        assert!(matches!(failure(&world.fetch()), Failure::Garbage(FrameError::Decode(_))));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tessera_federation::ids::{DisclosureId, RecordId, policy_site};
 use tessera_federation::retrieve::frame::Frame;
 use tessera_federation::retrieve::groups::{GROUP_BYTES, GroupSet, group_bytes, group_count, group_hash};
 use tessera_federation::retrieve::wire::v1::{
-    Basis, Challenge, RefusalCode, RetrievalId, RetrievalRequest, Seen, StudyRef, ToHolder, ToRequester,
+    Basis, Challenge, Reading, RefusalCode, RetrievalId, RetrievalRequest, Seen, StudyRef, ToHolder, ToRequester,
 };
 use tessera_federation::retrieve::{
     Allowed, Facts, Failure, Have, HolderInput, HolderOutput, HolderSession, HolderView, Identity, Intent, Outcome,
@@ -132,6 +132,8 @@ pub struct World {
     pub intent: Intent,
     /// What the rules say next; `Err` refuses.
     pub allowed: bool,
+    /// How the holder reads some of the objects.
+    pub readings: Vec<Reading>,
     /// How long a yes holds.
     pub until: Option<UnixMillis>,
     pub disk_works: bool,
@@ -163,6 +165,7 @@ pub struct Session {
     /// Outputs that the test answers itself.
     pub pending_facts: Vec<Facts>,
     pub hold_decisions: bool,
+    pub hold_receipt: bool,
     pub caught_up_to: Option<Seen>,
     places: BTreeMap<u32, (Hash, u64)>,
     work: VecDeque<Work>,
@@ -214,6 +217,7 @@ impl World {
             view,
             intent,
             allowed: true,
+            readings: Vec::new(),
             until: None,
             disk_works: true,
             lie: Box::new(|_| {}),
@@ -239,6 +243,7 @@ impl World {
             ended: Ended { requester: None, holder: None },
             pending_facts: Vec::new(),
             hold_decisions: false,
+            hold_receipt: false,
             caught_up_to: None,
             places: BTreeMap::new(),
             work: VecDeque::new(),
@@ -259,6 +264,7 @@ impl World {
             true => Ruling::Allow(Box::new(Allowed {
                 manifest: self.study.manifest.clone(),
                 salt: SALT,
+                readings: self.readings.clone(),
                 until: self.until,
             })),
             false => Ruling::Deny { code: RefusalCode::DENIED, reasons: vec!["no consent".into()] },
@@ -292,14 +298,14 @@ impl Session {
         if let Some(bytes) = self.to_holder.pop_front() {
             let input = match Frame::<ToHolder>::from_bytes(&bytes) {
                 Ok(frame) => HolderInput::Received(frame),
-                Err(_) => HolderInput::Garbage,
+                Err(error) => HolderInput::Garbage(error),
             };
             self.holder_input(world, input);
             true
         } else if let Some(bytes) = self.to_requester.pop_front() {
             let input = match Frame::<ToRequester>::from_bytes(&bytes) {
                 Ok(frame) => RequesterInput::Received(frame),
-                Err(_) => RequesterInput::Garbage,
+                Err(error) => RequesterInput::Garbage(error),
             };
             self.requester_input(world, input);
             true
@@ -361,6 +367,15 @@ impl Session {
                         false => HolderInput::DisclosureFailed,
                     }));
                 }
+                HolderOutput::WriteReceipt(_) => {
+                    world.trace.push("write receipt".into());
+                    if !self.hold_receipt {
+                        self.work.push_back(Work::Holder(match world.disk_works {
+                            true => HolderInput::ReceiptDurable,
+                            false => HolderInput::ReceiptFailed,
+                        }));
+                    }
+                }
                 HolderOutput::ReadHashes { object, hash, size } => {
                     let hashes = world.study.objects.get(&hash).map(|bytes| {
                         let of = |g| group_hash(size, g, cut(bytes, g)).expect("a group of the object");
@@ -386,7 +401,9 @@ impl Session {
                 bytes.extend_from_slice(&rest);
                 self.to_holder.push_back(bytes);
             }
-            RequesterOutput::Offered { manifest, .. } => assert_eq!(*manifest, world.study.manifest),
+            RequesterOutput::Offered { manifest, readings, .. } => {
+                assert_eq!((*manifest, readings), (world.study.manifest.clone(), world.readings.clone()));
+            }
             RequesterOutput::Inspect(places) => {
                 let have = places.iter().map(|place| match world.groups.get(&place.hash) {
                     _ if world.kept.contains_key(&place.hash) => Have::All,
@@ -429,11 +446,16 @@ pub fn kind(frame: &Frame<ToRequester>) -> &'static str {
         Frame::Data { .. } => "data",
         Frame::Control(ToRequester::Hello { .. }) => "hello",
         Frame::Control(ToRequester::Refused(_)) => "refusal",
-        Frame::Control(ToRequester::Offer { .. }) => "offer",
+        Frame::Control(ToRequester::Offer { .. } | ToRequester::OfferWithReadings { .. }) => "offer",
         Frame::Control(ToRequester::Hashes { .. }) => "hashes",
         Frame::Control(ToRequester::Unavailable { .. }) => "unavailable",
         Frame::Control(ToRequester::Receipt(_)) => "receipt",
     }
+}
+
+/// Of a device whose text the operator knows to be GBK.
+pub fn readings() -> Vec<Reading> {
+    vec![Reading { first: 1, count: 2, character_set: "GBK".into() }]
 }
 
 /// Instances that a selection names.

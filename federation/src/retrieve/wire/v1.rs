@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::keys::{Context, KeyError, PublicKey, Signature, SigningKey};
+use tessera_consensus::wire::bounded::at_most;
 use tessera_consensus::wire::{DecodeError, encode};
 use tessera_consensus::{FederationId, Hash, LedgerSize, NodeId, SiteId, UnixMillis};
 use tessera_policy::{ConsentId, Purpose, Uid, UserAssertion};
@@ -29,6 +30,10 @@ pub const ENCOUNTER_BYTES_MAX: usize = 64;
 pub const REFUSAL_REASONS_MAX: usize = 16;
 /// The certified checkpoint's note that may come with a request.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
+/// Readings of one offer; a study comes from one device or two, and what is beyond is read by its bytes.
+pub const READINGS_MAX: usize = 256;
+/// Bytes of a reading's character sets.
+pub const CHARACTER_SET_BYTES_MAX: usize = 128;
 /// Runs of groups in one [`ToHolder::Want`].
 pub const WANTS_MAX: usize = 256;
 
@@ -96,6 +101,7 @@ pub struct BreakGlass {
 /// On what the requester rests its request. The holder judges; this is where it should look.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {
+    #[serde(deserialize_with = "at_most::<_, _, CONSENTS_MAX>")]
     pub consents: Vec<ConsentId>,
     /// A standing contract in the ledger.
     pub contract: Option<ContractId>,
@@ -234,9 +240,19 @@ impl RefusalCode {
         }
     }
 
-    /// Whether asking the same again later may succeed without anyone's doing.
-    pub const fn passes(self) -> bool {
-        matches!(self.0, 3 | 5 | 7 | 8 | 11)
+    /// In how many seconds asking the same again may succeed without anyone's doing; `None`: not by itself. The
+    /// holder has already waited ([`super::super::CATCH_UP_TIMEOUT_MS`]) for what it lacked, so nobody need ask
+    /// sooner.
+    pub const fn passes_in_s(self) -> Option<u32> {
+        match self.0 {
+            3 => Some(1),
+            11 => Some(5),
+            // A follower that is behind is so by seconds.
+            5 => Some(10),
+            // Until a line is mended.
+            7 | 8 => Some(60),
+            _ => None,
+        }
     }
 }
 
@@ -251,6 +267,7 @@ pub struct Refusal {
     /// Absent when no readable request came.
     pub retrieval: Option<RetrievalId>,
     pub code: RefusalCode,
+    #[serde(deserialize_with = "at_most::<_, _, REFUSAL_REASONS_MAX>")]
     pub reasons: Vec<String>,
     pub time: UnixMillis,
     /// The holder's certified state on which it refused.
@@ -348,10 +365,42 @@ impl Receipt {
 }
 
 impl SignedReceipt {
+    /// What the ledger says of it. The retrieval's random id, which only the two parties know, hides the rest.
+    pub fn commitment(&self) -> Hash {
+        Hash::blake3(&[b"tessera/v1/receipt-commitment\0", &encode(self)])
+    }
+
     pub fn verify(&self, key: &PublicKey) -> Result<(), KeyError> {
         check_version("receipt", self.receipt.version).map_err(|_| KeyError::BadSignature)?;
         let context = Context::Receipt(self.receipt.federation);
         key.verify(&context, &tagged(TAG_RECEIPT, &self.receipt), &self.signature)
+    }
+}
+
+/// In which character set the holder reads the text of some neighbouring objects of the manifest, although they may
+/// declare another: its operator has set this for the device that sent them. A hint for whoever shows a name: it is
+/// not signed, stands in no manifest, and changes no byte (P8). A reader that does not know the set goes by the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Place of the first object.
+    pub first: u32,
+    pub count: u32,
+    /// Defined terms of Specific Character Set (0008,0005), separated by backslashes: `GBK`.
+    pub character_set: String,
+}
+
+impl Reading {
+    pub fn covers(&self, object: u32) -> bool {
+        object.checked_sub(self.first).is_some_and(|place| place < self.count)
+    }
+
+    /// The bounds of an offer's readings.
+    pub fn validate(readings: &[Self]) -> Result<(), DecodeError> {
+        let long = |reading: &Self| reading.character_set.len() > CHARACTER_SET_BYTES_MAX;
+        if readings.len() > READINGS_MAX || readings.iter().any(long) {
+            return invalid("offer", "it has more than 256 readings, or one of more than 128 bytes");
+        }
+        Ok(())
     }
 }
 
@@ -425,6 +474,14 @@ pub enum ToRequester {
     },
     /// The holder's receipt, in answer to the requester's.
     Receipt(Box<SignedReceipt>),
+    /// In place of [`Self::Offer`] where the holder reads some objects otherwise than they declare.
+    OfferWithReadings {
+        disclosure: DisclosureId,
+        #[serde(with = "serde_bytes")]
+        manifest: Vec<u8>,
+        salt: [u8; 16],
+        readings: Vec<Reading>,
+    },
 }
 
 /// What a requester says. The order of variants is the wire order: append only.
@@ -435,7 +492,7 @@ pub enum ToHolder {
         /// The certified checkpoint of `seen` as a C2SP note, from which a holder that is behind learns of it.
         note: Option<String>,
     },
-    Want(Vec<Want>),
+    Want(#[serde(deserialize_with = "at_most::<_, _, WANTS_MAX>")] Vec<Want>),
     Done(Box<SignedReceipt>),
     Stop {
         code: StopCode,

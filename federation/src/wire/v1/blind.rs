@@ -10,6 +10,8 @@ use crate::wire::{DecodeError, Format};
 
 /// Elements of one request: a person's identifiers times the years that are asked for.
 pub const BLIND_BATCH_MAX: usize = 64;
+/// Bytes of a message without its elements and proofs.
+const OVERHEAD_BYTES_MAX: usize = 8 + 4 * BLIND_BATCH_MAX;
 
 algorithms! {
     /// The function that turns identifiers into keys.
@@ -19,44 +21,67 @@ algorithms! {
     }
 }
 
-/// Blinded inputs. To the evaluator they are random.
+/// Blinded inputs for the key of one year. To the evaluator they are random; the year is not hidden, so that nobody gets
+/// the keys of years to come, and so that each year's asking is counted in its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindYear {
+    pub year: u16,
+    pub elements: Vec<[u8; 32]>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlindRequest {
     pub version: u8,
     pub suite: OprfSuite,
-    pub elements: Vec<[u8; 32]>,
+    /// Ascending, none twice; 1 to 64 elements in all.
+    pub years: Vec<BlindYear>,
+}
+
+impl BlindRequest {
+    pub fn elements(&self) -> usize {
+        self.years.iter().map(|year| year.elements.len()).sum()
+    }
 }
 
 impl Format for BlindRequest {
     const WHAT: &'static str = "blind request";
-    const BYTES_MAX: usize = 4 + BLIND_BATCH_MAX * 32;
+    const BYTES_MAX: usize = OVERHEAD_BYTES_MAX + BLIND_BATCH_MAX * 32;
 
     fn validate(&self) -> Result<(), DecodeError> {
         check_version(Self::WHAT, self.version)?;
-        match self.elements.len() {
+        if !self.years.is_sorted_by(|a, b| a.year < b.year) || self.years.iter().any(|year| year.elements.is_empty()) {
+            return Self::invalid("years ascend, none twice and none without an element");
+        }
+        match self.elements() {
             1..=BLIND_BATCH_MAX => Ok(()),
             _ => Self::invalid("a request has 1 to 64 elements"),
         }
     }
 }
 
-/// Evaluated elements in the order of the request, with one proof for all that the federation's key made them.
+/// Evaluated elements in the order of the request, with one proof for all that the year's key made them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlindReply {
-    pub version: u8,
-    pub suite: OprfSuite,
+pub struct EvaluatedYear {
     pub elements: Vec<[u8; 32]>,
     /// The two scalars of the proof.
     pub proof: [[u8; 32]; 2],
 }
 
+/// One part for each year of the request, in its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlindReply {
+    pub version: u8,
+    pub suite: OprfSuite,
+    pub years: Vec<EvaluatedYear>,
+}
+
 impl Format for BlindReply {
     const WHAT: &'static str = "blind reply";
-    const BYTES_MAX: usize = 4 + BLIND_BATCH_MAX * 32 + 64;
+    const BYTES_MAX: usize = OVERHEAD_BYTES_MAX + BLIND_BATCH_MAX * (32 + 64);
 
     fn validate(&self) -> Result<(), DecodeError> {
         check_version(Self::WHAT, self.version)?;
-        match self.elements.len() {
+        match self.years.iter().map(|year| year.elements.len()).sum() {
             1..=BLIND_BATCH_MAX => Ok(()),
             _ => Self::invalid("a reply has 1 to 64 elements"),
         }
@@ -74,6 +99,8 @@ pub enum BlindRefusal {
     NoShare,
     /// The asking node is an observer: a regulator counts, and looks nobody up.
     Observer,
+    /// A year that has not begun, or for which the federation has no key.
+    NoSuchYear { year: u16 },
 }
 
 /// What an evaluator answers. The order of variants is the wire order: append only.

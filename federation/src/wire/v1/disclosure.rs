@@ -28,7 +28,10 @@ fn short(text: &str, bytes_max: usize) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DisclosurePublic {
     pub version: u8,
+    /// [`DisclosureId::of`] the holder's node, so that nobody else can take the id first.
     pub disclosure: DisclosureId,
+    /// Random.
+    pub nonce: [u8; 16],
     pub holder: SiteId,
     pub requester: SiteId,
     /// Number of a [`Purpose`].
@@ -112,16 +115,15 @@ algorithms! {
     }
 }
 
-/// What one side of a disclosure says was transferred. Both sides' transcripts agree when nothing went wrong.
+/// That one side of a disclosure has signed what was transferred. What it was stays with the two: figures and object hashes
+/// in clear would tell everybody who knows a study who was shown it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptPublic {
     pub version: u8,
     pub disclosure: DisclosureId,
     pub side: ReceiptSide,
-    pub objects: u32,
-    pub bytes: u64,
-    /// Hash over the hashes of the objects in the order of the manifest.
-    pub transcript: Hash,
+    /// [`crate::retrieve::wire::v1::SignedReceipt::commitment`].
+    pub receipt: Hash,
 }
 
 impl Format for ReceiptPublic {

@@ -14,6 +14,8 @@ use crate::wire::{DecodeError, Format};
 pub const FRESHNESS_LIMIT_MS: u64 = 600_000;
 /// Shares of the key: one for each core node at most.
 const SHARES_MAX: usize = 16;
+/// Years for which a founding makes keys of the index, from its own year on.
+pub const INDEX_YEARS: usize = 32;
 /// Bytes of a rule base's name.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -24,26 +26,30 @@ pub struct OprfBudget {
     pub elements_per_day: u32,
     /// What each study that the node registers in a day adds.
     pub elements_per_registration: u32,
+    /// What registrations add in a day at most: nobody can tell a real study from an empty one.
+    pub earned_elements_max: u32,
 }
 
 impl Default for OprfBudget {
     fn default() -> Self {
-        Self { elements_per_day: 2_000, elements_per_registration: 3 }
+        Self { elements_per_day: 2_000, elements_per_registration: 3, earned_elements_max: 6_000 }
     }
 }
 
 /// The blind index's function and how it is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OprfParameters {
     pub suite: OprfSuite,
     /// Answers that a key needs. Version 1 knows 1: each core node holds the whole key.
     pub threshold: u8,
-    /// What proofs are checked against.
-    pub public_key: [u8; 32],
+    /// What proofs are checked against: the key of the founding year, and those of the years after it. They are
+    /// independent of one another, so that a year's can be destroyed when its records have expired.
+    pub public_keys: Vec<[u8; 32]>,
     pub budget: OprfBudget,
 }
 
-/// A core node's share of the key, sealed to its sealing key.
+/// A core node's shares of the keys, 32 bytes a year in the order of [`OprfParameters::public_keys`], sealed to its
+/// sealing key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OprfShare {
     pub node: NodeId,
@@ -72,6 +78,13 @@ pub struct DomainGenesis {
     pub freshness_limit_ms: u64,
 }
 
+impl DomainGenesis {
+    /// The public key of the index for a year.
+    pub fn index_key(&self, year: u16) -> Option<&[u8; 32]> {
+        self.oprf.public_keys.get(usize::from(year.checked_sub(self.founding_year)?))
+    }
+}
+
 impl Format for DomainGenesis {
     const WHAT: &'static str = "domain genesis";
     const BYTES_MAX: usize = 64 * 1024;
@@ -80,6 +93,9 @@ impl Format for DomainGenesis {
         check_version(Self::WHAT, self.version)?;
         if self.oprf.threshold != 1 {
             return Self::invalid("a threshold above 1 needs a newer version of this program");
+        }
+        if self.oprf.public_keys.len() != INDEX_YEARS {
+            return Self::invalid("a founding makes the index keys of 32 years");
         }
         if self.oprf_shares.is_empty() || self.oprf_shares.len() > SHARES_MAX {
             return Self::invalid("1 to 16 shares of the index key");

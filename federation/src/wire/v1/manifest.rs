@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tessera_consensus::wire::bounded::at_most;
 use tessera_consensus::{Hash, SiteId, UnixMillis};
 use tessera_policy::Uid;
 
@@ -66,6 +67,7 @@ pub struct Manifest {
     pub revision: u32,
     /// By the holder's clock.
     pub created: UnixMillis,
+    #[serde(deserialize_with = "at_most::<_, _, MANIFEST_OBJECTS_MAX>")]
     pub objects: Vec<ManifestObject>,
 }
 

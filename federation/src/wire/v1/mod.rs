@@ -23,13 +23,17 @@ mod study;
 pub use amendment::{
     AMENDMENT_OBJECTS_MAX, AmendmentChange, AmendmentDetails, AmendmentPublic, RejectedObjects, WITHDRAW,
 };
-pub use blind::{BLIND_BATCH_MAX, BlindAnswer, BlindRefusal, BlindReply, BlindRequest, OprfSuite};
+pub use blind::{
+    BLIND_BATCH_MAX, BlindAnswer, BlindRefusal, BlindReply, BlindRequest, BlindYear, EvaluatedYear, OprfSuite,
+};
 pub use consent::{ConsentDetails, ConsentPublic, EvidenceProof, RevocationPublic};
 pub use disclosure::{
     BreakGlassDetails, BreakGlassPublic, DisclosureBasis, DisclosureDetails, DisclosurePublic,
     RecallAcknowledgementPublic, ReceiptPublic, ReceiptSide, RecognitionDetails, RecognitionPublic,
 };
-pub use genesis::{DomainGenesis, FRESHNESS_LIMIT_MS, OprfBudget, OprfParameters, OprfShare, RuleBaseReference};
+pub use genesis::{
+    DomainGenesis, FRESHNESS_LIMIT_MS, INDEX_YEARS, OprfBudget, OprfParameters, OprfShare, RuleBaseReference,
+};
 pub use governance::{
     AuditAnchorPublic, ConsultationPublic, ContractPublic, ErasurePublic, ExpertPublic, RuleBasePublic,
 };
