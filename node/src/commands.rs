@@ -2,6 +2,8 @@
 //! Words and columns are for people; `--json` is for programs, and its field names are kept.
 //! Not here: the work itself, which the running node does.
 
+mod quarantine;
+
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -12,8 +14,8 @@ use crate::config::Config;
 use crate::control::client::call;
 use crate::control::wire::{
     ConsentCode, ConsentCodeCall, ConsentDone, ConsentGrantCall, ConsentRevokeCall, ConsentShown, CrosswalkCall,
-    CrosswalkDone, FetchCall, FetchDone, HistoryCall, HistoryDone, IdCall, ImportCall, ImportDone, Progress,
-    QuarantineShown, StatusDone,
+    CrosswalkDone, FetchCall, FetchDone, HistoryCall, HistoryDone, IdCall, ImportCall, ImportDone, LookupsCall,
+    LookupsDone, Progress, StatusDone,
 };
 use crate::home::Home;
 use crate::{demo, founding, node};
@@ -24,7 +26,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ticket(options) => founding::ticket(options),
         Command::Found(options) => founding::found(options),
         Command::Join(options) => founding::join(options),
-        Command::Node(dir) => node::run(dir).await,
+        Command::Node(options) => node::run(options).await,
         Command::Config(dir) => {
             print!("{}", Config::read(&Home::new(&dir.dir).config())?.to_toml());
             Ok(())
@@ -36,9 +38,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(options) => import(options).await,
         Command::Crosswalk(options) => crosswalk(options).await,
         Command::History(options) => history(options).await,
+        Command::Lookups(options) => lookups(options).await,
         Command::Fetch(options) => fetch(options).await,
         Command::Consent(options) => consent(options).await,
-        Command::Quarantine(dir) => quarantine(dir).await,
+        Command::Quarantine(options) => quarantine::run(options).await,
     }
 }
 
@@ -84,7 +87,9 @@ async fn status(options: cli::Status) -> anyhow::Result<()> {
     println!("in work     {} studies in reception, {} commands on their way", status.receiving, status.outbox_pending);
     for peer in &status.peers {
         let state = if peer.connected { "connected" } else { "not connected" };
-        println!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, peer.sites.join(", "));
+        let sites: Vec<String> =
+            peer.sites.iter().zip(&peer.site_ids).map(|(name, id)| format!("{name} ({id})")).collect();
+        println!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, sites.join(", "));
     }
     for volume in &status.volumes {
         println!(
@@ -119,6 +124,9 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
         done.quarantined,
         done.refused.len()
     );
+    if let Some(why) = &done.no_room {
+        anyhow::bail!("{} files were left out: {why}. Import the same paths again then", done.without_room);
+    }
     anyhow::ensure!(done.refused.is_empty(), "{} files were not taken; the reasons stand above", done.refused.len());
     Ok(())
 }
@@ -161,7 +169,7 @@ fn parts(text: &str) -> impl Iterator<Item = &str> {
 }
 
 async fn history(options: cli::History) -> anyhow::Result<()> {
-    let request = HistoryCall { id: options.id };
+    let request = HistoryCall { id: options.id, user: options.user.or_else(|| own_name().ok()).unwrap_or_default() };
     let done: HistoryDone = call(&socket(&options.dir), "/history", &request, ignore).await?;
     if options.json {
         return json(&done);
@@ -187,12 +195,38 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
             study.site_name,
             study.study_uid
         );
+        if study.collides {
+            println!("           {}", crate::archive::copies::COLLIDES);
+        }
         // Known where images are here; of what is elsewhere the ledger tells neither.
         if study.here || study.copy_here {
             println!("           {}  {}", study.patient_name, study.description);
         }
     }
     done.missing.iter().for_each(|missing| println!("missing: {missing}"));
+    Ok(())
+}
+
+async fn lookups(options: cli::Lookups) -> anyhow::Result<()> {
+    let request = LookupsCall { id: options.id };
+    let done: LookupsDone = call(&socket(&options.dir), "/lookups", &request, ignore).await?;
+    if options.json {
+        return json(&done);
+    }
+    if request.id.is_some() {
+        println!("{}: looked up here {} times", done.patient, done.lookups.len());
+    }
+    for lookup in &done.lookups {
+        let user = if lookup.user.is_empty() { "nobody named" } else { &lookup.user };
+        println!("{}  {:<10} by {user}: {} examinations found", lookup.time, lookup.occasion, lookup.studies);
+    }
+    if done.more {
+        println!("older ones are not shown");
+    }
+    println!(
+        "all {} lookups of this node are as they were written down; the ledger confirms those of {} days",
+        done.checked, done.days_confirmed
+    );
     Ok(())
 }
 
@@ -234,11 +268,12 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
             told("consent", &call(&socket(&dir), "/consent/grant", &request, ignore).await?);
         }
         Consent::Revoke { dir, consent, id } => {
-            let request = ConsentRevokeCall { consent, id };
+            let request = ConsentRevokeCall { consent, id, user: own_name().unwrap_or_default() };
             revoked(&call(&socket(&dir), "/consent/revoke", &request, ignore).await?);
         }
         Consent::List { dir, id, json: as_json } => {
-            let shown: Vec<ConsentShown> = call(&socket(&dir), "/consent/list", &IdCall { id }, ignore).await?;
+            let request = IdCall { id, user: own_name().unwrap_or_default() };
+            let shown: Vec<ConsentShown> = call(&socket(&dir), "/consent/list", &request, ignore).await?;
             if as_json {
                 return json(&shown);
             }
@@ -293,13 +328,4 @@ fn own_name() -> anyhow::Result<String> {
         users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&&*uid));
     let name = name.map(|fields| fields[0].to_owned());
     name.context("say in whose name with --user: this machine has no name for you")
-}
-
-async fn quarantine(dir: cli::Dir) -> anyhow::Result<()> {
-    let shown: Vec<QuarantineShown> = call(&socket(&dir), "/quarantine", &(), ignore).await?;
-    for q in &shown {
-        println!("{} {} {} bytes from {}: {}", q.received, q.sop_instance, q.bytes, q.sender, q.why);
-    }
-    println!("{} objects put aside", shown.len());
-    Ok(())
 }

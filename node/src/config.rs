@@ -69,12 +69,17 @@ pub struct DicomConfig {
     pub ae_title: String,
     /// Associations at one time; the next is rejected as "local limit exceeded".
     pub associations_max: usize,
+    /// The same for one remote address, so that a device gone wrong leaves places to the others. Devices behind one
+    /// translated address share them.
+    pub associations_per_address_max: usize,
     /// Devices whose images are indexed. What others send is kept, quarantined, never indexed.
     // An empty list is not written: `sender = []` would stand in the way of the tables that operators append.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sender: Vec<SenderConfig>,
     /// Index what anybody sends: for trials only.
     pub accept_unknown_senders: bool,
+    /// What senders that are not on the list may have quarantined, in bytes; beyond it they are refused.
+    pub unlisted_senders_bytes_max: u64,
 }
 
 impl Default for DicomConfig {
@@ -83,8 +88,10 @@ impl Default for DicomConfig {
             listen: None,
             ae_title: "TESSERA".into(),
             associations_max: 64,
+            associations_per_address_max: 16,
             sender: Vec::new(),
             accept_unknown_senders: false,
+            unlisted_senders_bytes_max: 10 << 30,
         }
     }
 }
@@ -139,11 +146,13 @@ pub struct ArchiveConfig {
     pub quiet_period_ms: u64,
     /// New objects are refused when less than this is free on the disk.
     pub free_bytes_min: u64,
+    /// How often one pack is looked at, to give the space of what was given up back to the file system.
+    pub compaction_interval_ms: u64,
 }
 
 impl Default for ArchiveConfig {
     fn default() -> Self {
-        Self { quiet_period_ms: 30_000, free_bytes_min: 2 * 1024 * 1024 * 1024 }
+        Self { quiet_period_ms: 30_000, free_bytes_min: 2 * 1024 * 1024 * 1024, compaction_interval_ms: 60_000 }
     }
 }
 
@@ -216,11 +225,17 @@ impl Config {
         if !(100..=86_400_000).contains(&self.archive.quiet_period_ms) {
             return invalid("archive.quiet_period_ms", "between 100 (a trial) and 86400000 (a day)");
         }
+        if self.archive.compaction_interval_ms < 100 {
+            return invalid("archive.compaction_interval_ms", "100 (a trial) or more");
+        }
         if !(1..=8_784).contains(&self.policy.working_copy_hours) {
             return invalid("policy.working_copy_hours", "between 1 and 8784 (a year)");
         }
         if self.dicom.associations_max == 0 || self.dicom.associations_max > 4096 {
             return invalid("dicom.associations_max", "between 1 and 4096");
+        }
+        if self.dicom.associations_per_address_max == 0 {
+            return invalid("dicom.associations_per_address_max", "1 or more");
         }
         Ok(())
     }

@@ -5,16 +5,16 @@
 //! archive with a ledger at once. When it joins another federation later, the archive stays and everything is
 //! registered anew from the catalogue; the ledger of one stays on the disk, untouched.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rand::{RngCore, SeedableRng};
 use tessera_consensus::UnixMillis;
 use tessera_consensus::wire::v1::{Genesis, JoinCommand, NodeKeys, Role, SignedJoin, SiteDeclaration, VERSION};
-use tessera_federation::blind::{SealingKey, found_oprf};
+use tessera_federation::blind::{SealingKey, YearSeeds, found_oprf};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{DomainGenesis, OprfBudget};
-use zeroize::Zeroizing;
 
 use crate::archive::ingest::now_ms;
 use crate::cli;
@@ -128,6 +128,7 @@ pub fn found(options: cli::Found) -> anyhow::Result<()> {
     let genesis = genesis(options.name, tickets, options.freshness_limit_ms)?;
     std::fs::write(&options.out, genesis.to_bytes()).with_context(|| options.out.display().to_string())?;
     println!("Federation {}", genesis.federation_id());
+    print_members(&genesis);
     println!(
         "Hand {} to every node's operator; each compares this number after `tessera join`.",
         options.out.display()
@@ -136,18 +137,18 @@ pub fn found(options: cli::Found) -> anyhow::Result<()> {
 }
 
 fn genesis(name: String, joins: Vec<SignedJoin>, freshness_limit_ms: u64) -> anyhow::Result<Genesis> {
+    one_node_a_site(&joins)?;
     let core = joins.iter().filter(|signed| signed.join.role == Role::Core);
     let core: Vec<_> = core.map(|signed| (signed.node_id(), signed.join.keys.sealing)).collect();
     let mut rng = rng();
-    let mut seed = Zeroizing::new([0; 32]);
-    rng.fill_bytes(seed.as_mut_slice());
-    let (oprf, oprf_shares) = found_oprf(&seed, OprfBudget::default(), &core, &mut rng)?;
     let now = now_ms();
+    let (founding_year, seeds) = (year_of(now), YearSeeds::draw(&mut rng));
+    let (oprf, oprf_shares) = found_oprf(founding_year, &seeds, OprfBudget::default(), &core, &mut rng)?;
     let domain = DomainGenesis {
         version: tessera_federation::wire::v1::VERSION,
         oprf,
         oprf_shares,
-        founding_year: year_of(now),
+        founding_year,
         rule_base: None,
         freshness_limit_ms,
     };
@@ -155,6 +156,34 @@ fn genesis(name: String, joins: Vec<SignedJoin>, freshness_limit_ms: u64) -> any
     let genesis = Genesis { version: VERSION, name, created: UnixMillis(now), joins, domain: domain.to_bytes() };
     genesis.verify()?;
     Ok(genesis)
+}
+
+/// A node speaks for the sites that its ticket names, so nobody's ticket may name another's. Several nodes of one site wait
+/// for membership that the ledger governs.
+fn one_node_a_site(joins: &[SignedJoin]) -> anyhow::Result<()> {
+    let mut spoken_for = BTreeMap::new();
+    for SignedJoin { join, .. } in joins {
+        for site in &join.sites {
+            if let Some(other) = spoken_for.insert(&site.id, &join.name) {
+                bail!(
+                    "the tickets of {other} and of {} both name the site {}: a node of a site could read and revoke in its \
+                     name. Ask both operators, and found with the right one",
+                    join.name,
+                    site.id
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nodes, roles and sites of a federation, for people to compare with what they know.
+fn print_members(genesis: &Genesis) {
+    for SignedJoin { join, .. } in &genesis.joins {
+        let role = format!("{:?}", join.role).to_lowercase();
+        let sites: Vec<String> = join.sites.iter().map(|site| format!("{} ({})", site.id, site.legal_name)).collect();
+        println!("  {:<8} {:<16} speaks for {}", role, join.name, sites.join(", "));
+    }
 }
 
 /// The year of a time, for identifier keys (UTC).
@@ -173,7 +202,8 @@ pub fn join(options: cli::Join) -> anyhow::Result<()> {
     install(&home, own, &genesis)?;
     println!("Joined {} as {:?}", genesis.name, own.join.role);
     println!("Federation {}", genesis.federation_id());
-    println!("Compare this number with the founder's before you start the node.");
+    print_members(&genesis);
+    println!("Compare this number with the founder's, and these names with those you know, before you start the node.");
     Ok(())
 }
 

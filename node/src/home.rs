@@ -48,9 +48,6 @@ impl Home {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
     pub fn config(&self) -> PathBuf {
         self.root.join("tessera.toml")
     }

@@ -2,8 +2,6 @@
 //! Here lies only the entry; what a command does lies in its own module.
 //! Not for decisions: those belong to policy, consensus and federation, where the simulator can run them.
 
-#![allow(dead_code)]
-
 mod archive;
 mod bench;
 mod cli;
@@ -12,6 +10,7 @@ mod config;
 mod control;
 mod demo;
 mod dicom;
+mod ending;
 mod founding;
 mod home;
 mod http;
@@ -20,13 +19,21 @@ mod node;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
+/// openraft warns at every call to a node that is away, several times a second for as long as it is; the core's network
+/// says once that it is lost, and once that it is back.
+const LOG_FILTER_DEFAULT: &str = "info,openraft=error,libp2p=warn,libp2p_gossipsub=error";
+
+/// How long what still blocks for the disk may hold up the end. A crash in the midst of it would lose nothing either.
+const END_MAX: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TESSERA_LOG")
-        .unwrap_or_else(|_| "info,openraft=warn,libp2p=warn,libp2p_gossipsub=error".into());
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("TESSERA_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -39,7 +46,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(commands::run(cli)) {
+    let ended = runtime.block_on(commands::run(cli));
+    runtime.shutdown_timeout(END_MAX);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tessera: {error:#}");

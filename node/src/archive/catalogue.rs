@@ -1,24 +1,30 @@
 //! The catalogue's records and keys, and the rule that says what an arriving object is.
 //!
 //! Keys of the table [`CATALOGUE`] (UIDs have no NUL and at most 64 characters):
-//! `o<sop>` current object · `v<sop>\0<hash>` variant · `q<received><hash>` quarantined · `s<study>` study ·
+//! `o<sop>` current object · `v<sop>\0<hash>` variant · `q<received><hash>` quarantined · `z<sop>\0<hash>` superseded by
+//! a released variant · `a<length><key><time>` decision on what was put aside (see [`super::quarantine`]) ·
+//! `g<key>` discarded, its bytes to be given up · `s<study>` study ·
 //! `r<study>\0<series>` series · `i<study>\0<series>\0<sop>` object of a study · `p<issuer>\0<id>\0<study>` study of a
-//! local patient · `d<date><study>` study by date · `w<study>` study in reception · `x<receipt>` received, not filed yet ·
-//! `f<sender>\0<note>` text that belies its character set (see [`super::flags`]) ·
-//! `y<hash>` the same of a copy · `n` totals.
+//! local patient · `d<date><study>` study by date · `w<study>` study in reception · `x`, `y`, `l` received, not filed
+//! (see [`super::missed`]) · `f<sender>\0<note>` text that belies its character set (see [`super::flags`]) · `n` totals ·
+//! `u` bytes that unlisted senders have aside (see [`super::aside`]).
 //! Copies of other sites' studies are not here: [`super::copies`].
 //! Values are canonical postcard behind a version byte.
 //!
-//! Invariants: nothing is overwritten or deleted on receipt; an object is in exactly one of `o`, `v`, `q`; a study
-//! has one local patient for good (another patient under its UID is quarantined). DESIGN section 8, *Resends*.
+//! Invariants: nothing is overwritten or deleted on receipt; a received object is in exactly one of `o`, `v`, `q`, `z`, or
+//! was discarded by a decision that is kept; a study has one local patient for good (another patient under its UID is
+//! quarantined). DESIGN section 8, *Resends*.
 
 use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::{decode, encode};
+use tessera_federation::wire::v1::MANIFEST_OBJECTS_MAX;
 use tessera_policy::{ISSUER_CHARS_MAX, Identifier, Issuer};
 use tessera_storage::engine::{Batch, EngineError, Table, View};
+
+use super::quarantine;
 
 pub const CATALOGUE: Table = "catalogue";
 /// Version of the records below.
@@ -26,8 +32,11 @@ const VERSION: u8 = 1;
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Records that a walk reads at a time.
 const PAGE: usize = 1024;
-/// Objects that one study may have; beyond it the study is refused rather than the memory filled.
-pub const STUDY_OBJECTS_MAX: usize = 200_000;
+/// Objects that one study may have: what a manifest can list. Further ones are put aside, so that what is here of the
+/// study can be registered.
+pub const STUDY_OBJECTS_MAX: usize = MANIFEST_OBJECTS_MAX;
+/// What the records of an object that is put aside take on the disk beside it, in bytes, generously.
+const ASIDE_RECORD_BYTES: u64 = 4096;
 /// Distinct modalities, and body parts, that a study's record lists.
 const VALUES_MAX: usize = 16;
 
@@ -199,6 +208,8 @@ pub enum Quarantine {
     StudyOfAnotherPatient,
     /// The SOP Instance UID belongs to another study here.
     ObjectOfAnotherStudy,
+    /// The study has as many objects as a manifest can list.
+    StudyFull,
 }
 
 impl Quarantine {
@@ -208,6 +219,7 @@ impl Quarantine {
             Quarantine::Damaged => "the data set is cut off or broken; have it sent again",
             Quarantine::StudyOfAnotherPatient => "its Study Instance UID belongs to another patient of this archive",
             Quarantine::ObjectOfAnotherStudy => "its SOP Instance UID belongs to another study of this archive",
+            Quarantine::StudyFull => "its study has 65536 objects already, more than can be registered",
         }
     }
 }
@@ -218,7 +230,7 @@ pub(super) fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-fn object_key(sop: &str) -> Vec<u8> {
+pub(super) fn object_key(sop: &str) -> Vec<u8> {
     key(b'o', &[sop.as_bytes()])
 }
 
@@ -242,11 +254,11 @@ pub enum CatalogueError {
          it also holds what was not sent to the ledger yet"
     )]
     Damaged,
-    #[error("a study has more than 200000 objects")]
+    #[error("a study has more than {STUDY_OBJECTS_MAX} objects")]
     TooLarge,
 }
 
-fn load<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogueError> {
+pub(super) fn load<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CatalogueError> {
     let (version, value) = bytes.split_first().ok_or(CatalogueError::Damaged)?;
     if *version != VERSION {
         return Err(CatalogueError::Damaged);
@@ -289,6 +301,23 @@ pub fn totals(view: &dyn View) -> Result<Totals, CatalogueError> {
     Ok(read(view, b"n")?.unwrap_or_default())
 }
 
+/// What quarantined objects of unlisted senders take, in bytes.
+pub fn unlisted_bytes(view: &dyn View) -> Result<u64, CatalogueError> {
+    Ok(read(view, b"u")?.unwrap_or(0))
+}
+
+/// An object of an unlisted sender is put aside no more.
+pub fn unlisted_left(view: &dyn View, object_bytes: u64, batch: &mut Batch) -> Result<(), CatalogueError> {
+    let bytes = unlisted_bytes(view)?.saturating_sub(aside_bytes(object_bytes));
+    store(batch, b"u".to_vec(), &bytes);
+    Ok(())
+}
+
+/// What an object that is put aside takes, its records included.
+pub fn aside_bytes(object_bytes: u64) -> u64 {
+    object_bytes.saturating_add(ASIDE_RECORD_BYTES)
+}
+
 /// Series of a study in the order of their UIDs.
 pub fn series_of(view: &dyn View, study: &str) -> Result<Vec<SeriesRecord>, CatalogueError> {
     read_all(view, &key(b'r', &[study.as_bytes(), b""]), STUDY_OBJECTS_MAX)
@@ -328,13 +357,21 @@ pub fn issuers(view: &dyn View, limit: usize) -> Result<Vec<String>, CatalogueEr
     Ok(issuers)
 }
 
-/// Study UIDs from `from` to `to` (inclusive dates `YYYYMMDD`), newest first.
-pub fn studies_by_date(view: &dyn View, from: &str, to: &str, limit: usize) -> Result<Vec<String>, CatalogueError> {
+/// Dates and UIDs of the studies from `from` to `to` (inclusive dates `YYYYMMDD`), newest first.
+pub fn studies_by_date(
+    view: &dyn View,
+    from: &str,
+    to: &str,
+    limit: usize,
+) -> Result<Vec<(String, String)>, CatalogueError> {
     let (first, last) = (key(b'd', &[from.as_bytes()]), key(b'd', &[to.as_bytes(), b"\xff"]));
     let pairs = view.scan_back(CATALOGUE, &first, Some(&last), limit)?;
-    let last_part =
-        |key: &[u8]| key.rsplit(|byte| *byte == 0).next().map(|part| String::from_utf8_lossy(part).into_owned());
-    Ok(pairs.iter().filter_map(|(key, _)| last_part(key)).collect())
+    let text = |part: &[u8]| String::from_utf8_lossy(part).into_owned();
+    let parts = |key: &[u8]| {
+        let nul = key.iter().rposition(|byte| *byte == 0)?;
+        Some((text(&key[1..nul]), text(&key[nul + 1..])))
+    };
+    Ok(pairs.iter().filter_map(|(key, _)| parts(key)).collect())
 }
 
 fn last_parts(view: &dyn View, prefix: &[u8], limit: usize) -> Result<Vec<String>, CatalogueError> {
@@ -347,22 +384,21 @@ pub fn receiving(view: &dyn View, limit: usize) -> Result<Vec<String>, Catalogue
     last_parts(view, b"w", limit)
 }
 
-/// What was put aside: reason and record, newest first.
-pub fn quarantined(view: &dyn View, limit: usize) -> Result<Vec<(Quarantine, ObjectRecord)>, CatalogueError> {
-    view.scan_back(CATALOGUE, b"q", Some(b"r"), limit)?.iter().map(|(_, value)| load(value)).collect()
+/// The same, at most `limit` of them: those behind the UID `after`, then from the beginning.
+pub fn receiving_from(view: &dyn View, after: &str, limit: usize) -> Result<Vec<String>, CatalogueError> {
+    let turn = key(b'w', &[after.as_bytes(), b""]);
+    let mut pairs = view.scan(CATALOGUE, &turn, Some(b"x"), limit)?;
+    pairs.extend(view.scan(CATALOGUE, b"w", Some(&turn), limit - pairs.len())?);
+    Ok(pairs.iter().map(|(key, _)| String::from_utf8_lossy(&key[1..]).into_owned()).collect())
 }
 
-/// Variants of known objects.
-pub fn variants(view: &dyn View, limit: usize) -> Result<Vec<ObjectRecord>, CatalogueError> {
-    read_all(view, b"v", limit)
-}
-
-/// Whether an own object or a variant of one has these bytes.
+/// Whether an own object has these bytes, or a variant of one, or what a variant superseded.
 pub fn is_own(view: &dyn View, sop: &str, hash: &[u8; 32]) -> Result<bool, CatalogueError> {
     if object(view, sop)?.is_some_and(|known| known.hash == *hash) {
         return Ok(true);
     }
-    Ok(view.get(CATALOGUE, &key(b'v', &[sop.as_bytes(), hash]))?.is_some())
+    let kept = |kind| view.get(CATALOGUE, &key(kind, &[sop.as_bytes(), hash]));
+    Ok(kept(b'v')?.is_some() || kept(b'z')?.is_some())
 }
 
 /// Which of these bytes are quarantined.
@@ -379,20 +415,56 @@ pub fn put_aside(view: &dyn View, hashes: &BTreeSet<[u8; 32]>) -> Result<BTreeSe
     }
 }
 
+/// Every object, variant and quarantined object that has one of these hashes.
+pub fn objects_of_hashes(
+    view: &dyn View,
+    hashes: &BTreeSet<[u8; 32]>,
+    mut found: impl FnMut(&ObjectRecord),
+) -> Result<(), CatalogueError> {
+    for kind in [b'o', b'v', b'q'] {
+        let mut from = vec![kind];
+        loop {
+            let page = view.scan(CATALOGUE, &from, Some(&[kind + 1]), PAGE)?;
+            for (_, value) in &page {
+                let object: ObjectRecord = match kind {
+                    b'q' => load::<(Quarantine, ObjectRecord)>(value)?.1,
+                    _ => load(value)?,
+                };
+                if hashes.contains(&object.hash) {
+                    found(&object);
+                }
+            }
+            match page.last() {
+                Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), b"\0"].concat(),
+                _ => break,
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Says what `arriving` is, by what is here.
 pub fn standing(view: &dyn View, arriving: &ObjectRecord) -> Result<Standing, CatalogueError> {
-    let description = &arriving.description;
     if !arriving.receipt.known_sender {
         return Ok(Standing::Quarantined(Quarantine::UnknownSender));
     }
+    standing_by_content(view, arriving)
+}
+
+/// The same, whoever sent it.
+pub fn standing_by_content(view: &dyn View, arriving: &ObjectRecord) -> Result<Standing, CatalogueError> {
+    let description = &arriving.description;
     if arriving.is_damaged {
         return Ok(Standing::Quarantined(Quarantine::Damaged));
     }
     let patient = patient_of(description);
-    if study(view, &description.study)?.is_some_and(|known| known.patient != patient) {
+    let study = study(view, &description.study)?;
+    if study.as_ref().is_some_and(|known| known.patient != patient) {
         return Ok(Standing::Quarantined(Quarantine::StudyOfAnotherPatient));
     }
+    let is_full = study.is_some_and(|known| known.objects as usize >= STUDY_OBJECTS_MAX);
     Ok(match object(view, &description.sop_instance)? {
+        None if is_full => Standing::Quarantined(Quarantine::StudyFull),
         None => Standing::New,
         Some(known) if known.description.study != description.study => {
             Standing::Quarantined(Quarantine::ObjectOfAnotherStudy)
@@ -410,40 +482,68 @@ pub fn patient_of(description: &Description) -> LocalPatient {
     LocalPatient::of(&description.issuer, &description.patient_id)
 }
 
-/// The changes that record `arriving` under its standing.
+/// The changes that record `arriving` under its standing at a time, counted in `totals`. An object that a start hands
+/// over once more is recorded once, and what was decided on it stands.
 pub fn record(
     view: &dyn View,
     arriving: &ObjectRecord,
     standing: &Standing,
+    at_ms: u64,
+    totals: &mut Totals,
     batch: &mut Batch,
 ) -> Result<(), CatalogueError> {
-    let mut totals = totals(view)?;
-    let sop = arriving.description.sop_instance.as_bytes();
     match standing {
-        Standing::Known => return Ok(()),
+        Standing::Known => {}
         Standing::Variant => {
-            let variant = key(b'v', &[sop, &arriving.hash]);
-            if read::<ObjectRecord>(view, &variant)?.is_none() {
+            let variant = variant_key(arriving);
+            if is_first(view, &variant, arriving)? {
                 totals.variants += 1;
                 store(batch, variant, arriving);
             }
         }
         Standing::Quarantined(why) => {
-            let mut aside = vec![b'q'];
-            aside.extend_from_slice(&arriving.receipt.received_ms.to_be_bytes());
-            aside.extend_from_slice(&arriving.hash);
-            totals.quarantined += 1;
-            store(batch, aside, &(*why, arriving));
+            let aside = quarantine_key(arriving);
+            if is_first(view, &aside, arriving)? {
+                totals.quarantined += 1;
+                store(batch, aside, &(*why, arriving));
+                if *why == Quarantine::UnknownSender {
+                    let bytes = unlisted_bytes(view)? + aside_bytes(arriving.size);
+                    store(batch, b"u".to_vec(), &bytes);
+                }
+            }
         }
-        Standing::New => record_new(view, arriving, &mut totals, batch)?,
+        Standing::New => record_new(view, arriving, at_ms, totals, batch)?,
     }
-    store(batch, b"n".to_vec(), &totals);
     Ok(())
+}
+
+/// Nothing is put aside under this key, and nothing was decided on this very receipt.
+fn is_first(view: &dyn View, aside: &[u8], arriving: &ObjectRecord) -> Result<bool, CatalogueError> {
+    let superseded: Option<ObjectRecord> = read(view, &superseded_key(arriving))?;
+    let known = view.get(CATALOGUE, aside)?.is_some() || superseded.is_some_and(|it| it.receipt == arriving.receipt);
+    Ok(!known && !quarantine::is_decided(view, aside, &arriving.receipt)?)
+}
+
+pub(super) fn variant_key(record: &ObjectRecord) -> Vec<u8> {
+    key(b'v', &[record.description.sop_instance.as_bytes(), &record.hash])
+}
+
+pub(super) fn quarantine_key(record: &ObjectRecord) -> Vec<u8> {
+    [&b"q"[..], &record.receipt.received_ms.to_be_bytes(), &record.hash].concat()
+}
+
+pub(super) fn superseded_key(record: &ObjectRecord) -> Vec<u8> {
+    key(b'z', &[record.description.sop_instance.as_bytes(), &record.hash])
+}
+
+pub fn put_totals(batch: &mut Batch, totals: &Totals) {
+    store(batch, b"n".to_vec(), totals);
 }
 
 fn record_new(
     view: &dyn View,
     arriving: &ObjectRecord,
+    at_ms: u64,
     totals: &mut Totals,
     batch: &mut Batch,
 ) -> Result<(), CatalogueError> {
@@ -459,16 +559,10 @@ fn record_new(
     totals.objects += 1;
     totals.bytes += arriving.size;
     let mut study = known.unwrap_or_else(|| new_study(arriving));
-    let revision = match study.phase {
-        Phase::Receiving { revision } | Phase::Complete { revision } => revision,
-    };
-    study.phase = Phase::Receiving { revision };
-    study.last_received_ms = study.last_received_ms.max(arriving.receipt.received_ms);
     study.objects += 1;
     study.series += u32::from(new_series);
     study.bytes += arriving.size;
-    collect(&mut study.modalities, &d.modality);
-    collect(&mut study.body_parts, &d.body_part);
+    take_in(&mut study, arriving, at_ms, batch);
     store(batch, object_key(&d.sop_instance), arriving);
     store(batch, series_key, &series);
     batch.put(CATALOGUE, key(b'i', &[study_uid, series_uid, d.sop_instance.as_bytes()]), []);
@@ -478,7 +572,39 @@ fn record_new(
         [],
     );
     batch.put(CATALOGUE, key(b'd', &[study.description.study_date.as_bytes(), study_uid]), []);
-    batch.put(CATALOGUE, key(b'w', &[study_uid]), []);
+    put_study(batch, &study);
+    Ok(())
+}
+
+/// The study has something new, and is in reception from now on: its next revision will have it.
+fn take_in(study: &mut StudyRecord, arriving: &ObjectRecord, at_ms: u64, batch: &mut Batch) {
+    let revision = match study.phase {
+        Phase::Receiving { revision } | Phase::Complete { revision } => revision,
+    };
+    study.phase = Phase::Receiving { revision };
+    study.last_received_ms = study.last_received_ms.max(at_ms);
+    collect(&mut study.modalities, &arriving.description.modality);
+    collect(&mut study.body_parts, &arriving.description.body_part);
+    batch.put(CATALOGUE, key(b'w', &[arriving.description.study.as_bytes()]), []);
+}
+
+/// Puts a variant in its current object's place, which is kept as superseded. Both are of one series.
+pub(super) fn supersede(
+    view: &dyn View,
+    current: &ObjectRecord,
+    variant: &ObjectRecord,
+    at_ms: u64,
+    totals: &mut Totals,
+    batch: &mut Batch,
+) -> Result<(), CatalogueError> {
+    let mut study = study(view, &current.description.study)?.ok_or(CatalogueError::Damaged)?;
+    study.bytes = study.bytes.saturating_sub(current.size) + variant.size;
+    totals.bytes = totals.bytes.saturating_sub(current.size) + variant.size;
+    take_in(&mut study, variant, at_ms, batch);
+    // It may have been superseded itself, and come again.
+    batch.delete(CATALOGUE, superseded_key(variant));
+    store(batch, superseded_key(current), current);
+    store(batch, object_key(&variant.description.sop_instance), variant);
     put_study(batch, &study);
     Ok(())
 }
@@ -517,37 +643,6 @@ pub fn close(record: &mut StudyRecord, batch: &mut Batch) -> u32 {
     batch.delete(CATALOGUE, key(b'w', &[record.description.study.as_bytes()]));
     put_study(batch, record);
     revision
-}
-
-/// An object that is durable in the packs and that the catalogue may have missed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Missed {
-    pub hash: Vec<u8>,
-    pub envelope: Vec<u8>,
-}
-
-/// Notes a record that a start found in the packs, to be filed when the store is open.
-pub fn note_missed(batch: &mut Batch, recovered: &tessera_storage::pixels::Recovered) {
-    if recovered.kind == tessera_storage::pixels::RecordKind::Tombstone {
-        return;
-    }
-    let missed = Missed { hash: recovered.hash.to_bytes().to_vec(), envelope: recovered.envelope.clone() };
-    store(batch, key(b'x', &[&recovered.id.number().to_be_bytes()]), &missed);
-}
-
-/// Records to be filed, with their keys; oldest first.
-pub fn missed(view: &dyn View, limit: usize) -> Result<Vec<(Vec<u8>, Missed)>, CatalogueError> {
-    view.scan_prefix(CATALOGUE, b"x", limit)?.into_iter().map(|(key, value)| Ok((key, load(&value)?))).collect()
-}
-
-/// Notes that a missed record is a copy's.
-pub fn note_missed_copy(batch: &mut Batch, missed: &Missed) {
-    store(batch, key(b'y', &[&missed.hash]), missed);
-}
-
-/// Records of copies to be filed, with their keys.
-pub fn missed_copies(view: &dyn View, limit: usize) -> Result<Vec<(Vec<u8>, Missed)>, CatalogueError> {
-    view.scan_prefix(CATALOGUE, b"y", limit)?.into_iter().map(|(key, value)| Ok((key, load(&value)?))).collect()
 }
 
 /// Puts a closed study back into reception without a new object.

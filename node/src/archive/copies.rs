@@ -9,7 +9,8 @@
 //!
 //! Invariants: a copy is durable before the first of its objects; an object is listed only when its own bytes name the
 //! study, series, class and instance that the manifest names; *complete* means that every object of the manifest is
-//! listed. Nothing is shown of a copy that is not complete or whose time has passed. DESIGN section 7, *Working copies*.
+//! listed. Nothing is shown of a copy that is not complete or whose time has passed, nor of another patient's study that
+//! has the same UID. DESIGN section 7, *Working copies*, and section 8.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,11 +85,34 @@ pub struct CopyRecord {
 }
 
 impl CopyRecord {
-    /// The ground on which it may be shown at a time, for a purpose or for the one that lasts longest.
-    pub fn ground(&self, purpose: Option<Purpose>, now_ms: u64) -> Option<&Ground> {
-        let asked = |ground: &&Ground| purpose.is_none_or(|purpose| ground.purpose == purpose);
-        let good = self.grounds.iter().filter(|ground| now_ms < ground.expires_ms).filter(asked);
-        good.max_by_key(|ground| ground.expires_ms).filter(|_| self.state == CopyState::Complete)
+    /// Why it may not be shown at a time, for a purpose or for any; `None`: it may. `against` says what the ledger has
+    /// against a ground. The one rule on which every showing of a copy rests.
+    pub fn closed<E>(
+        &self,
+        purpose: Option<Purpose>,
+        now_ms: u64,
+        mut against: impl FnMut(&Ground) -> Result<Option<String>, E>,
+    ) -> Result<Option<String>, E> {
+        let whole = self.state == CopyState::Complete;
+        let lasting: Vec<_> = self.grounds.iter().filter(|ground| whole && now_ms < ground.expires_ms).collect();
+        let mut why = match lasting.is_empty() {
+            true => "its time has passed".to_owned(),
+            false => "it was fetched for another purpose".to_owned(),
+        };
+        for ground in lasting {
+            if purpose.is_none_or(|purpose| ground.purpose == purpose) {
+                match against(ground)? {
+                    None => return Ok(None),
+                    Some(closed) => why = closed,
+                }
+            }
+        }
+        Ok(Some(why))
+    }
+
+    /// When it was fetched last.
+    pub fn fetched_ms(&self) -> u64 {
+        self.grounds.iter().map(|ground| ground.fetched_ms).max().unwrap_or(0)
     }
 
     /// Nothing of it may be shown or resumed any more.
@@ -149,8 +173,7 @@ pub fn all(view: &dyn View) -> Result<Vec<CopyRecord>, CatalogueError> {
 
 /// The copy that was fetched last goes first.
 pub fn newest_first(mut copies: Vec<CopyRecord>) -> Vec<CopyRecord> {
-    let fetched = |copy: &CopyRecord| copy.grounds.iter().map(|ground| ground.fetched_ms).max().unwrap_or(0);
-    copies.sort_by_key(|copy| std::cmp::Reverse(fetched(copy)));
+    copies.sort_by_key(|copy| std::cmp::Reverse(copy.fetched_ms()));
     copies
 }
 
@@ -167,6 +190,46 @@ pub fn of_study(view: &dyn View, study: &str) -> Result<Vec<CopyRecord>, Catalog
         copies.extend(copy(view, &load(id)?)?);
     }
     Ok(copies)
+}
+
+/// Why a study that collides is not opened, for people.
+pub const COLLIDES: &str = "not opened here: this archive has a study of another patient, or one that is not linked to this \
+    number, under the same Study Instance UID; tell both hospitals' operators, and have it as files with tessera fetch --to";
+
+/// What is here of one patient's study.
+pub struct OfPatient {
+    pub shown: Option<Shown>,
+    /// Something else that may be shown here has the same UID and is, as far as is known here, another patient's. Then
+    /// nothing of this patient is opened by that UID, and nothing is shown in its place.
+    pub collides: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    Own(Box<StudyRecord>),
+    Copy(Box<CopyRecord>),
+}
+
+/// What of everything here that has a study's UID is a patient's, who has it in `places` by the ledger. `is_own`: whether
+/// the hospital's own study of that UID is the patient's. DESIGN section 8: a study is (holder, UID).
+pub fn of_patient(
+    view: &dyn View,
+    study: &str,
+    is_own: impl FnOnce(&StudyRecord) -> bool,
+    is_place: impl Fn(&CopyId) -> bool,
+    is_open: &dyn Fn(&CopyRecord) -> bool,
+) -> Result<OfPatient, CatalogueError> {
+    let mut collides = false;
+    if let Some(own) = catalogue::study(view, study)? {
+        if is_own(&own) {
+            return Ok(OfPatient { shown: Some(Shown::Own(Box::new(own))), collides });
+        }
+        collides = true;
+    }
+    let open = newest_first(of_study(view, study)?).into_iter().filter(|copy| is_open(copy));
+    let (patients, others): (Vec<_>, Vec<_>) = open.partition(|copy| is_place(&copy.id));
+    let shown = patients.into_iter().next().map(|copy| Shown::Copy(Box::new(copy)));
+    Ok(OfPatient { shown, collides: collides || !others.is_empty() })
 }
 
 pub fn manifest(view: &dyn View, id: &CopyId) -> Result<Option<Manifest>, CatalogueError> {

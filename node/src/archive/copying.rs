@@ -17,14 +17,15 @@ use tessera_storage::engine::{Batch, wait_durable};
 use tessera_storage::pixels::{ObjectHash, ReceiptId, StoreError};
 
 use super::catalogue::{self, CatalogueError, Description, ObjectRecord, Receipt};
-use super::copies::{self, CopyId, CopyRecord, CopyState, Ground};
-use super::ingest::now_ms;
+use super::copies::{self, CopyId, CopyRecord, CopyState, Ground, NotAsListed};
+use super::ingest::{charset_policy, now_ms};
 use super::{Archive, describe};
 use crate::dicom::charset::CharsetPolicy;
+use crate::dicom::dataset::DataSetError;
 use crate::dicom::facts::ObjectFacts;
 use crate::dicom::identifiers::Uid;
 use crate::dicom::source::{in_file, in_memory};
-use crate::dicom::syntax::TransferSyntax;
+use crate::dicom::syntax::{DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, TransferSyntax};
 
 /// Objects that are given up in one step; ingest waits meanwhile.
 const FORGOTTEN_AT_ONCE: usize = 64;
@@ -58,12 +59,20 @@ impl Archive {
     }
 
     /// Takes in an object of a copy that came whole. Bytes that are not what the manifest says are not kept.
-    pub fn copy_whole(&self, id: &CopyId, study: &str, listed: &ManifestObject, bytes: &[u8]) -> anyhow::Result<()> {
+    /// `character_set`: the holder's setting for the device, by which the text is read as at the holder.
+    pub fn copy_whole(
+        &self,
+        id: &CopyId,
+        study: &str,
+        listed: &ManifestObject,
+        character_set: Option<&str>,
+        bytes: &[u8],
+    ) -> anyhow::Result<()> {
         let syntax = syntax_of(listed)?;
-        let facts = ObjectFacts::read(in_memory(bytes, &syntax), &syntax, &CharsetPolicy::Detect)?;
+        let facts = ObjectFacts::read(in_memory(bytes, &syntax), &syntax, &charset_policy(character_set))?;
         let description = describe::from_facts(&facts, "");
         copies::is_as_listed(study, listed, &description)?;
-        let receipt = self.copy_receipt(id, listed)?;
+        let receipt = self.copy_receipt(id, listed, character_set)?;
         let done = self.pixels.store_and_wait(bytes, &encode(&receipt))?;
         anyhow::ensure!(Some(*done.hash.digest()) == hash_of(listed), "a checked object has another hash");
         let (hash, size) = (*done.hash.digest(), done.object_bytes);
@@ -72,31 +81,51 @@ impl Archive {
         Ok(())
     }
 
-    /// Takes in an object of a copy whose bytes are in the packs. `receipt`: of the record that brought them now.
+    /// Takes in an object of a copy whose bytes are in the packs. `receipt`: of the record that brought them now; bytes
+    /// that are refused are not kept then.
     pub fn copy_stored(
         &self,
         id: &CopyId,
         study: &str,
         listed: &ManifestObject,
+        character_set: Option<&str>,
         receipt: Option<ReceiptId>,
     ) -> anyhow::Result<()> {
         let hash = ObjectHash::blake3(hash_of(listed).context("an object that the holder only declares")?);
-        let (description, size) = self.read_description(&hash, &syntax_of(listed)?)?;
-        let as_listed = copies::is_as_listed(study, listed, &description);
-        if as_listed.is_ok() {
-            let receipt = self.copy_receipt(id, listed)?;
-            self.list_copied(id, ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged: false })?;
-        } else if receipt.is_some() {
-            self.forget_unneeded(Some(id), &[(description, *hash.digest())])?;
-        }
+        let taken = self.list_stored(id, study, listed, &hash, character_set);
         if let Some(receipt) = receipt {
+            if taken.is_err()
+                && let Err(error) = self.forget_refused(Some(id), &hash)
+            {
+                // They go with the copy then.
+                tracing::warn!(why = format!("{error:#}"), "refused bytes could not be forgotten");
+            }
             self.pixels.settled(receipt);
         }
-        Ok(as_listed?)
+        taken
     }
 
-    /// The envelope of a copy's bytes in the packs: that they are a copy.
-    pub fn copy_receipt(&self, id: &CopyId, listed: &ManifestObject) -> anyhow::Result<Receipt> {
+    fn list_stored(
+        &self,
+        id: &CopyId,
+        study: &str,
+        listed: &ManifestObject,
+        hash: &ObjectHash,
+        character_set: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let (description, size) = self.read_description(hash, &syntax_of(listed)?, &charset_policy(character_set))?;
+        copies::is_as_listed(study, listed, &description)?;
+        let receipt = self.copy_receipt(id, listed, character_set)?;
+        self.list_copied(id, ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged: false })
+    }
+
+    /// The envelope of a copy's bytes in the packs: that they are a copy, and how the holder reads their text.
+    pub fn copy_receipt(
+        &self,
+        id: &CopyId,
+        listed: &ManifestObject,
+        character_set: Option<&str>,
+    ) -> anyhow::Result<Receipt> {
         let ObjectContent::Verified { transfer_syntax, .. } = &listed.content else {
             anyhow::bail!("an object that the holder only declares");
         };
@@ -104,6 +133,7 @@ impl Archive {
         receipt.sop_class = listed.sop_class.as_str().to_owned();
         receipt.sop_instance = listed.sop_instance.as_str().to_owned();
         receipt.fetched_from = Some(id.holder.as_str().to_owned());
+        receipt.character_set = character_set.map(str::to_owned);
         Ok(receipt)
     }
 
@@ -116,10 +146,15 @@ impl Archive {
         Ok(())
     }
 
-    fn read_description(&self, hash: &ObjectHash, syntax: &TransferSyntax) -> anyhow::Result<(Description, u64)> {
+    fn read_description(
+        &self,
+        hash: &ObjectHash,
+        syntax: &TransferSyntax,
+        policy: &CharsetPolicy,
+    ) -> anyhow::Result<(Description, u64)> {
         let reader = self.pixels.reader(hash)?;
         let size = reader.object_bytes();
-        let facts = ObjectFacts::read(in_file(reader, size, syntax), syntax, &CharsetPolicy::Detect)?;
+        let facts = ObjectFacts::read(in_file(reader, size, syntax), syntax, policy)?;
         Ok((describe::from_facts(&facts, ""), size))
     }
 
@@ -176,14 +211,22 @@ impl Archive {
         copies::put(&mut batch, &copy);
         self.engine.submit(batch)?;
         let objects = copies::objects(&*self.engine, id, None)?;
-        let objects: Vec<_> = objects.into_iter().map(|object| (object.description, object.hash)).collect();
+        let listed: BTreeSet<[u8; 32]> = objects.iter().map(|object| object.hash).collect();
+        let objects: Vec<_> = objects.into_iter().map(|object| (vec![object.description], object.hash)).collect();
         for some in objects.chunks(FORGOTTEN_AT_ONCE) {
             self.forget_unneeded(Some(id), some)?;
         }
         if let Some(manifest) = copies::manifest(&*self.engine, id)? {
-            for hash in copies::hashes(&manifest) {
+            for hash in copies::hashes(&manifest).into_iter().map(ObjectHash::blake3) {
                 // One that another fetch has open stays.
-                drop(self.pixels.abandon_partial(&ObjectHash::blake3(hash)));
+                drop(self.pixels.abandon_partial(&hash));
+                // What came and was not as listed. Bytes that can't be read can't be judged, and stay.
+                if !listed.contains(hash.digest())
+                    && self.pixels.contains(&hash)?
+                    && let Err(error) = self.forget_refused(Some(id), &hash)
+                {
+                    tracing::warn!(why = format!("{error:#}"), "refused bytes could not be forgotten");
+                }
             }
         }
         let _writing = self.writing();
@@ -193,8 +236,31 @@ impl Archive {
         Ok(())
     }
 
+    /// Forgets bytes that are not what a manifest says of them, unless something here is made of them.
+    fn forget_refused(&self, given_up: Option<&CopyId>, hash: &ObjectHash) -> anyhow::Result<()> {
+        self.forget_unneeded(given_up, &[(self.readings(hash)?, *hash.digest())])
+    }
+
+    /// What these bytes are, by each way in which a data set may be written: whoever else sent them may have named
+    /// another transfer syntax. None, when they are no data set at all.
+    fn readings(&self, hash: &ObjectHash) -> anyhow::Result<Vec<Description>> {
+        let mut readings = Vec::new();
+        for syntax in [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED] {
+            match self.read_description(hash, &TransferSyntax::of(&Uid::parse(syntax)?), &CharsetPolicy::Detect) {
+                Ok((description, _)) => readings.push(description),
+                Err(error) if is_no_data_set(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readings)
+    }
+
     /// Forgets bytes unless something else here is made of them. What an object is, is said by its own bytes.
-    fn forget_unneeded(&self, given_up: Option<&CopyId>, objects: &[(Description, [u8; 32])]) -> anyhow::Result<()> {
+    pub(super) fn forget_unneeded(
+        &self,
+        given_up: Option<&CopyId>,
+        objects: &[(Vec<Description>, [u8; 32])],
+    ) -> anyhow::Result<()> {
         let _nothing_arrives = self.keeping.blocking_write();
         let _writing = self.writing();
         let view = &*self.engine;
@@ -202,12 +268,16 @@ impl Archive {
         let aside = catalogue::put_aside(view, &hashes)?;
         let mut copied: BTreeMap<&str, BTreeSet<[u8; 32]>> = BTreeMap::new();
         let (sender, receiver) = mpsc::channel();
-        for (d, hash) in objects {
-            if !copied.contains_key(d.study.as_str()) {
-                copied.insert(&d.study, self.copied(given_up, &d.study)?);
+        for (readings, hash) in objects {
+            let mut needed = aside.contains(hash);
+            for d in readings {
+                if !copied.contains_key(d.study.as_str()) {
+                    copied.insert(&d.study, self.copied(given_up, &d.study)?);
+                }
+                let in_copy = copied.get(d.study.as_str()).is_some_and(|copied| copied.contains(hash));
+                needed = needed || in_copy || catalogue::is_own(view, &d.sop_instance, hash)?;
             }
-            let in_copy = copied.get(d.study.as_str()).is_some_and(|copied| copied.contains(hash));
-            if in_copy || aside.contains(hash) || catalogue::is_own(view, &d.sop_instance, hash)? {
+            if needed {
                 continue;
             }
             let sender = sender.clone();
@@ -232,19 +302,26 @@ impl Archive {
         Ok(all)
     }
 
-    /// Files bytes that a crash kept from their copy, or forgets them when no copy lists them.
-    pub(super) fn file_missed_copy(&self, hash: &ObjectHash, receipt: &Receipt) -> anyhow::Result<()> {
-        let syntax = TransferSyntax::of(&Uid::parse(&receipt.transfer_syntax)?);
-        let (description, _) = self.read_description(hash, &syntax)?;
-        for copy in copies::of_study(&*self.engine, &description.study)? {
-            let Some(manifest) = copies::manifest(&*self.engine, &copy.id)? else { continue };
-            let listed = manifest.objects.iter().find(|listed| hash_of(listed) == Some(*hash.digest()));
-            if let Some(listed) = listed {
-                return self.copy_stored(&copy.id, &description.study, listed, None);
+    /// Files bytes that a crash kept from their copy, or forgets them when no copy lists them as what they are.
+    pub(super) fn file_missed_copy(&self, hash: &ObjectHash, character_set: Option<&str>) -> anyhow::Result<()> {
+        for description in self.readings(hash)? {
+            for copy in copies::of_study(&*self.engine, &description.study)? {
+                let Some(manifest) = copies::manifest(&*self.engine, &copy.id)? else { continue };
+                let all = manifest.objects.iter().filter(|listed| hash_of(listed) == Some(*hash.digest()));
+                for listed in all {
+                    match self.list_stored(&copy.id, &description.study, listed, hash, character_set) {
+                        Err(error) if error.is::<NotAsListed>() || is_no_data_set(&error) => {}
+                        taken => return taken,
+                    }
+                }
             }
         }
-        self.forget_unneeded(None, &[(description, *hash.digest())])
+        self.forget_refused(None, hash)
     }
+}
+
+fn is_no_data_set(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(DataSetError::is_of_the_bytes)
 }
 
 fn syntax_of(listed: &ManifestObject) -> anyhow::Result<TransferSyntax> {

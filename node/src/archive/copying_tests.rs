@@ -1,63 +1,16 @@
 //! Working copies in the archive: apart from own studies and from one another, whole or not shown, given up without
 //! harm to what else is here, and the same after a crash.
 
-use std::sync::Arc;
-
 use tessera_policy::{Purpose, Uid as PolicyUid};
-use tessera_storage::MemoryEngine;
-use tessera_storage::engine::{Batch, Engine};
+use tessera_storage::engine::Batch;
 use tessera_storage::pixels::ObjectHash;
 
 use super::catalogue;
-use super::copies::{self, CopyState};
-use super::ingest::{Origin, now_ms};
-use super::testing::{HOUR_MS, arrive, copy_id, data_set, ground, manifest, open, whole};
-use super::{Archive, TABLES};
-use crate::dicom::identifiers::Uid;
-use crate::dicom::syntax::EXPLICIT_LITTLE;
+use super::copies::{self, CopyRecord, CopyState};
+use super::ingest::now_ms;
+use super::testing::{Bench, HOUR_MS, arrive, copy_id, data_set, engine, ground, manifest, whole};
 
 const STUDY: &str = "1.2.3";
-
-struct Bench {
-    archive: Arc<Archive>,
-    runtime: tokio::runtime::Runtime,
-    folder: tempfile::TempDir,
-}
-
-fn engine() -> Arc<dyn Engine> {
-    Arc::new(MemoryEngine::open(&TABLES).expect("an engine").auto_flush(true))
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { archive: open(engine(), folder.path()), runtime, folder }
-    }
-
-    /// An own device sends an object.
-    fn device_sends(&self, data_set: &[u8]) {
-        let syntax = Uid::parse(EXPLICIT_LITTLE).expect("a UID");
-        let taken = self.archive.take(Origin::Import, syntax, None, data_set.to_vec().into());
-        self.runtime.block_on(taken).expect("it is taken");
-    }
-
-    fn has(&self, data_set: &[u8]) -> bool {
-        let hash = ObjectHash::blake3(*blake3::hash(data_set).as_bytes());
-        self.archive.pixels().contains(&hash).expect("the packs")
-    }
-
-    fn view(&self) -> &dyn Engine {
-        &**self.archive.engine()
-    }
-
-    /// The node is killed and started with `engine` as its database.
-    fn restart(self, engine: Arc<dyn Engine>) -> Self {
-        let Self { archive, runtime, folder } = self;
-        drop(archive);
-        Self { archive: open(engine, folder.path()), runtime, folder }
-    }
-}
 
 #[test]
 fn copies_stay_apart_from_own_studies_and_from_one_another() {
@@ -77,7 +30,10 @@ fn copies_stay_apart_from_own_studies_and_from_one_another() {
     assert_eq!(copies::complete(view).expect("copies"), 2);
     for (id, expected) in [(&b, &of_b), (&c, &of_c)] {
         let objects = copies::objects(view, id, None).expect("objects");
-        let bytes: Vec<_> = objects.iter().map(|object| bench.archive.data_set(object).expect("bytes")).collect();
+        let bytes: Vec<_> = objects
+            .iter()
+            .map(|object| bench.archive.pixels().read(&ObjectHash::blake3(object.hash)).expect("bytes"))
+            .collect();
         assert_eq!(bytes, std::slice::from_ref(expected));
     }
 }
@@ -118,7 +74,7 @@ fn bytes_that_are_not_what_the_manifest_says_are_refused_by_name() {
         assert!(!bench.has(&sent), "{what}: the bytes are not kept");
         // The same when they are here already, as this hospital's own: they stay its own.
         bench.device_sends(&sent);
-        let refused = bench.archive.copy_stored(&id, lie.study_uid.as_str(), &lie.objects[0], None);
+        let refused = bench.archive.copy_stored(&id, lie.study_uid.as_str(), &lie.objects[0], None, None);
         assert!(format!("{:#}", refused.expect_err(what)).contains(what));
         assert!(bench.has(&sent));
         assert_eq!(copies::objects(bench.view(), &id, None).expect("objects"), []);
@@ -135,16 +91,22 @@ fn a_copy_is_shown_only_whole_and_for_its_time() {
     let early = bench.archive.complete_copy(&id, ground(Purpose::Treatment));
     assert!(early.expect_err("not whole").to_string().contains("1 of 2"));
     let copy = copies::copy(bench.view(), &id).expect("the copy").expect("begun");
-    assert_eq!((copy.state, copy.ground(None, now_ms())), (CopyState::Partial, None));
+    assert!(copy.state == CopyState::Partial && !shown(&copy, None, 0));
     arrive(&bench.archive, &id, &manifest, &sent[1..]).expect("the other arrives");
     let copy = bench.archive.complete_copy(&id, ground(Purpose::Treatment)).expect("whole");
     assert_eq!((copy.study.objects, copy.study.series), (2, 1));
     // (purpose, hours from now, shown)
     let table =
         [(None, 0, true), (Some(Purpose::Treatment), 0, true), (Some(Purpose::Research), 0, false), (None, 2, false)];
-    for (purpose, hours, shown) in table {
-        assert_eq!(copy.ground(purpose, now_ms() + hours * HOUR_MS).is_some(), shown, "{purpose:?} {hours}");
+    for (purpose, hours, expected) in table {
+        assert_eq!(shown(&copy, purpose, hours), expected, "{purpose:?} {hours}");
     }
+}
+
+/// Whether a copy is shown so many hours from now, where the ledger has nothing against it.
+fn shown(copy: &CopyRecord, purpose: Option<Purpose>, hours: u64) -> bool {
+    let closed = copy.closed(purpose, now_ms() + hours * HOUR_MS, |_| Ok::<_, ()>(None));
+    closed.expect("judged").is_none()
 }
 
 #[test]

@@ -3,22 +3,10 @@
 //! The issuer of a patient number is the data set's own (0010,0021), or the site's where the device says none: a
 //! number without an issuer means nothing in a federation.
 
-use crate::dicom::charset::{CharsetPolicy, CharsetVerdict};
-use crate::dicom::dataset::DataSetError;
+use crate::dicom::charset::CharsetVerdict;
 use crate::dicom::facts::{Damage, DicomDate, ObjectFacts};
-use crate::dicom::syntax::TransferSyntax;
 
 use super::catalogue::Description;
-
-/// Reads a data set that is in memory.
-pub fn describe(
-    data_set: &[u8],
-    syntax: &TransferSyntax,
-    policy: &CharsetPolicy,
-    default_issuer: &str,
-) -> Result<Description, DataSetError> {
-    Ok(from_facts(&ObjectFacts::of(data_set, syntax, policy)?, default_issuer))
-}
 
 fn date(date: Option<DicomDate>) -> String {
     date.map(|date| date.to_string()).unwrap_or_default()

@@ -7,11 +7,17 @@
 use serde::{Deserialize, Serialize};
 use tessera_storage::engine::{Batch, View};
 
-use super::catalogue::{self, CatalogueError, ObjectRecord};
+use super::catalogue::{self, CATALOGUE, CatalogueError, ObjectRecord};
 use crate::config::DicomConfig;
 
-/// Senders that are shown.
-const FLAGS_MAX: usize = 20;
+/// Lines that are shown.
+const SHOWN_MAX: usize = 20;
+/// Declarations of one device that are told apart: what it declares is the sender's text, which may change for ever.
+const NOTES_PER_SENDER_MAX: usize = 16;
+/// Lines of all devices.
+const FLAGS_MAX: usize = 1000;
+/// Stands for the declarations of a device beyond those.
+const OTHERS: &str = "and in other ways";
 /// A device that sent nothing wrong for so long was repaired, or is gone.
 const FLAG_SHOWN_MS: u64 = 7 * 86_400_000;
 
@@ -27,15 +33,23 @@ pub struct Flag {
 
 /// Notes a new object's sender if the object's text belied its declaration and no setting of the operator's decided.
 pub fn note(view: &dyn View, arriving: &ObjectRecord, batch: &mut Batch) -> Result<(), CatalogueError> {
-    let (note, receipt) = (&arriving.description.character_set_note, &arriving.receipt);
+    let (mut note, receipt) = (arriving.description.character_set_note.as_str(), &arriving.receipt);
     if note.is_empty() || receipt.character_set.is_some() || receipt.calling_ae.is_empty() {
         return Ok(());
     }
-    let key = catalogue::key(b'f', &[receipt.calling_ae.as_bytes(), note.as_bytes()]);
+    let name = |note: &str| catalogue::key(b'f', &[receipt.calling_ae.as_bytes(), note.as_bytes()]);
+    if view.get(CATALOGUE, &name(note))?.is_none() {
+        if view.scan_prefix(CATALOGUE, &name(""), NOTES_PER_SENDER_MAX)?.len() == NOTES_PER_SENDER_MAX {
+            note = OTHERS;
+        } else if view.scan_prefix(CATALOGUE, b"f", FLAGS_MAX)?.len() == FLAGS_MAX {
+            return Ok(());
+        }
+    }
+    let key = name(note);
     let known: Option<Flag> = catalogue::read(view, &key)?;
     let known = known.unwrap_or_else(|| Flag {
         calling_ae: receipt.calling_ae.clone(),
-        note: note.clone(),
+        note: note.to_owned(),
         objects: 0,
         last_received_ms: 0,
     });
@@ -46,7 +60,8 @@ pub fn note(view: &dyn View, arriving: &ObjectRecord, batch: &mut Batch) -> Resu
 
 /// What the operator should look at, in words; what a setting has answered since is left out.
 pub fn warnings(view: &dyn View, dicom: &DicomConfig, now_ms: u64) -> Result<Vec<String>, CatalogueError> {
-    let flags: Vec<Flag> = catalogue::read_all(view, b"f", FLAGS_MAX)?;
+    // Each device may have one line more than are told apart.
+    let flags: Vec<Flag> = catalogue::read_all(view, b"f", 2 * FLAGS_MAX)?;
     let answered =
         |flag: &Flag| dicom.sender.iter().any(|s| s.ae_title == flag.calling_ae && s.character_set.is_some());
     let current = flags
@@ -59,7 +74,7 @@ pub fn warnings(view: &dyn View, dicom: &DicomConfig, now_ms: u64) -> Result<Vec
             flag.objects, flag.calling_ae, flag.note
         )
     };
-    Ok(current.map(sentence).collect())
+    Ok(current.take(SHOWN_MAX).map(sentence).collect())
 }
 
 #[cfg(test)]
@@ -91,6 +106,21 @@ mod tests {
         };
         let description = Description { character_set_note: note.into(), ..Default::default() };
         ObjectRecord { description, receipt, hash: [0; 32], size: 0, is_damaged: false }
+    }
+
+    #[test]
+    fn a_device_that_declares_ever_new_things_has_a_few_lines() {
+        let engine = MemoryEngine::open(&TABLES).expect("an engine").auto_flush(true);
+        for number in 0..2_000 {
+            let mut batch = Batch::new();
+            let arrival = record("CT1", &format!("declared \"{number}\", is GB18030"), None);
+            note(&engine, &arrival, &mut batch).expect("a readable table");
+            engine.submit(batch).expect("a working engine");
+        }
+        let told = warnings(&engine, &DicomConfig::default(), 2_000).expect("a readable table");
+        assert_eq!(told.len(), NOTES_PER_SENDER_MAX + 1, "{told:?}");
+        let others = format!("{} objects from CT1", 2_000 - NOTES_PER_SENDER_MAX);
+        assert!(told.iter().any(|line| line.starts_with(&others) && line.contains(OTHERS)), "{told:?}");
     }
 
     #[test]

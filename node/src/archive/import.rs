@@ -1,17 +1,18 @@
 //! Import of files and directories by an operator on this machine.
 //!
 //! Each file is taken or refused alone, with its reason; nothing in a directory stops the others, and a directory that
-//! can't be read is refused like a file. Links are not followed, so a directory can't lead out of itself.
+//! can't be read is refused like a file. Links are not followed, so a directory can't lead out of itself. Only a disk
+//! without room ends an import: the next file would not fit either.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
 
 use super::Archive;
 use super::catalogue::Standing;
-use super::ingest::{Filed, Origin};
+use super::ingest::{Filed, IngestError, Origin};
 use crate::control::server::Reporter;
 use crate::control::wire::{ImportCall, ImportDone, Progress};
 use crate::dicom::part10::Part10;
@@ -34,16 +35,27 @@ impl Archive {
         for (path, why) in unread {
             self.tally(&mut done, path, Err(why));
         }
+        let no_room = OnceLock::new();
         let mut results = futures::stream::iter(files)
-            .map(|path| async move {
-                let result = self.import_file(&path).await;
+            .map(|path| async {
+                let result = match no_room.get() {
+                    None => Some(self.import_file(&path).await),
+                    Some(_) => None,
+                };
                 (path, result)
             })
             .buffer_unordered(FILES_AT_ONCE);
         let mut count = 0;
         while let Some((path, result)) = results.next().await {
             count += 1;
-            self.tally(&mut done, path, result);
+            match result {
+                Some(Err(error)) if is_for_want_of_room(&error) => {
+                    no_room.get_or_init(|| error.to_string());
+                    done.without_room += 1;
+                }
+                Some(result) => self.tally(&mut done, path, result),
+                None => done.without_room += 1,
+            }
             reporter.step(Progress {
                 stage: "importing".into(),
                 objects_done: count,
@@ -52,6 +64,8 @@ impl Archive {
                 bytes_total: 0,
             });
         }
+        drop(results);
+        done.no_room = no_room.into_inner();
         Ok(done)
     }
 
@@ -92,16 +106,20 @@ impl Archive {
     }
 
     fn import_large(&self, file: &mut std::fs::File, part10: &Part10) -> anyhow::Result<Filed> {
-        let mut writer = self.pixels().begin_large(&[])?;
+        let mut writer = self.pixels().begin_large(&[]).map_err(IngestError::from)?;
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             match file.read(&mut piece)? {
                 0 => break,
-                read => writer.write(&piece[..read])?,
+                read => writer.write(&piece[..read]).map_err(IngestError::from)?,
             }
         }
         Ok(self.finish_large(Origin::Import, &part10.transfer_syntax, None, writer)?)
     }
+}
+
+fn is_for_want_of_room(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<IngestError>().is_some_and(IngestError::is_for_want_of_room)
 }
 
 /// The file, positioned at its data set, and that one's length.

@@ -3,16 +3,16 @@
 //! Order: the data set and its receipt go to the packs (one group-committed sync); when they are durable, the
 //! catalogue is changed without waiting for its own sync, and the sender hears success. After a crash the packs hand
 //! over every record whose filing may have been lost (`Archive::open`), so an answered object is always found
-//! again (P1). What is not a data set is refused before anything is kept.
+//! again (P1): [`super::missed`]. What is not a data set is refused before anything is kept.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tessera_consensus::wire::{decode, encode};
+use tessera_consensus::wire::encode;
 use tessera_storage::engine::Batch;
-use tessera_storage::pixels::{ObjectHash, Receipt as PackReceipt, ReceiptId, StoreError};
+use tessera_storage::pixels::{Receipt as PackReceipt, ReceiptId, StoreError};
 
-use super::catalogue::{self, CATALOGUE, ObjectRecord, Receipt, Standing};
+use super::catalogue::{self, ObjectRecord, Receipt, Standing};
 use super::{Archive, ArchiveError, describe, flags};
 use crate::config::SenderConfig;
 use crate::dicom::charset::{CharacterSets, CharsetPolicy};
@@ -23,9 +23,6 @@ use crate::dicom::syntax::TransferSyntax;
 
 /// Version of the receipts in the packs.
 const RECEIPT_VERSION: u8 = 1;
-const RECEIPT_BYTES_MAX: usize = 8 * 1024;
-/// Records read at one time when a start files what was missed.
-const MISSED_BATCH: usize = 256;
 
 /// Where an object comes from.
 #[derive(Clone, Debug)]
@@ -41,10 +38,20 @@ pub enum Origin {
 pub enum IngestError {
     #[error(transparent)]
     NotUnderstood(#[from] DataSetError),
-    #[error("the data set's {what} is {data_set}, the sender announced {announced}")]
+    // A DICOM sender sees the first 64 characters.
+    #[error("the announced {what} is not the data set's: {announced}, {data_set}")]
     Mismatch { what: &'static str, announced: String, data_set: String },
+    #[error("the sender is not on this node's list, and {bytes_max} bytes are aside")]
+    UnlistedFull { bytes_max: u64 },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+}
+
+impl IngestError {
+    /// The disk is at its watermark or full: it is so for every object, and may be otherwise later.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Archive(error) if error.is_full())
+    }
 }
 
 impl From<StoreError> for IngestError {
@@ -57,7 +64,6 @@ impl From<StoreError> for IngestError {
 #[derive(Clone, Debug)]
 pub struct Filed {
     pub standing: Standing,
-    pub study: String,
     pub bytes: u64,
 }
 
@@ -82,7 +88,7 @@ impl Archive {
         let (record, bytes) = begun.await.map_err(|error| died(&error.to_string()))??;
         let receipt: PackReceipt = receiver.await.map_err(|_| died("the writer ended"))??;
         let standing = self.file(&record, receipt.id)?;
-        Ok(Filed { standing, study: record.description.study, bytes })
+        Ok(Filed { standing, bytes })
     }
 
     /// Reads, checks, hashes, seals and queues: the part that costs processor time.
@@ -119,7 +125,11 @@ impl Archive {
         mut writer: tessera_storage::pixels::LargeWriter,
     ) -> Result<Filed, IngestError> {
         let _keeping = self.keeping.blocking_read();
-        let receipt = self.receipt(origin, transfer_syntax);
+        let mut receipt = self.receipt(origin, transfer_syntax);
+        // Kept with the bytes, so that a start after a crash refuses what would have been refused here.
+        if let Some((class, instance)) = &announced {
+            (receipt.sop_class, receipt.sop_instance) = (class.as_str().to_owned(), instance.as_str().to_owned());
+        }
         writer.set_envelope(&encode(&receipt))?;
         let done = writer.finish()?;
         let syntax = TransferSyntax::of(transfer_syntax);
@@ -140,7 +150,7 @@ impl Archive {
         let (hash, size) = (*done.hash.digest(), done.object_bytes);
         let record = ObjectRecord { description, receipt, hash, size, is_damaged: describe::is_damaged(&facts) };
         let standing = self.file(&record, done.id)?;
-        Ok(Filed { standing, study: record.description.study, bytes: done.object_bytes })
+        Ok(Filed { standing, bytes: done.object_bytes })
     }
 
     /// The receipt of what this node itself brings in.
@@ -166,8 +176,8 @@ impl Archive {
         match origin {
             Origin::Import => {}
             Origin::Association { calling_ae, called_ae, address } => {
+                receipt.known_sender = self.admits(&calling_ae, address);
                 let listed = self.listed(&calling_ae, address);
-                receipt.known_sender = listed.is_some() || self.config.dicom.accept_unknown_senders;
                 receipt.character_set = listed.and_then(|sender| sender.character_set.clone());
                 receipt.site = self.config.site_for(&called_ae).id.as_str().to_owned();
                 receipt.address = address.to_string();
@@ -177,11 +187,23 @@ impl Archive {
         receipt
     }
 
-    fn listed(&self, calling_ae: &str, address: std::net::IpAddr) -> Option<&SenderConfig> {
+    pub(super) fn listed(&self, calling_ae: &str, address: std::net::IpAddr) -> Option<&SenderConfig> {
         self.config.dicom.sender.iter().find(|sender| sender.ae_title == calling_ae && sender.address == address)
     }
 
-    fn issuer_of(&self, site: &str) -> &str {
+    fn admits(&self, calling_ae: &str, address: std::net::IpAddr) -> bool {
+        self.config.dicom.accept_unknown_senders || self.listed(calling_ae, address).is_some()
+    }
+
+    /// Whether what comes from there is indexed.
+    pub(super) fn is_listed(&self, origin: &Origin) -> bool {
+        match origin {
+            Origin::Import => true,
+            Origin::Association { calling_ae, address, .. } => self.admits(calling_ae, *address),
+        }
+    }
+
+    pub(super) fn issuer_of(&self, site: &str) -> &str {
         let site = self.config.site.iter().find(|known| known.id.as_str() == site);
         &site.unwrap_or_else(|| self.config.default_site()).issuer
     }
@@ -193,85 +215,20 @@ impl Archive {
         Ok(standing)
     }
 
-    fn file_with(&self, record: &ObjectRecord, mut batch: Batch) -> Result<Standing, ArchiveError> {
+    /// As `file`, in one write with `batch`; the packs are not told.
+    pub(super) fn file_with(&self, record: &ObjectRecord, mut batch: Batch) -> Result<Standing, ArchiveError> {
         let _writing = self.writing();
         let standing = catalogue::standing(&*self.engine, record)?;
-        catalogue::record(&*self.engine, record, &standing, &mut batch)?;
+        let mut totals = catalogue::totals(&*self.engine)?;
+        let at_ms = record.receipt.received_ms;
+        catalogue::record(&*self.engine, record, &standing, at_ms, &mut totals, &mut batch)?;
+        catalogue::put_totals(&mut batch, &totals);
         if standing == Standing::New {
             flags::note(&*self.engine, record, &mut batch)?;
         }
         self.engine.submit(batch)?;
-        self.changed.notify_one();
         Ok(standing)
     }
-
-    /// Files what a crash kept from the catalogue; the note of it goes with the same write. Returns the number.
-    pub(super) fn file_missed(&self) -> anyhow::Result<u64> {
-        let mut filed = 0;
-        loop {
-            let missed = catalogue::missed(&*self.engine, MISSED_BATCH)?;
-            if missed.is_empty() {
-                break;
-            }
-            for (key, missed) in missed {
-                let mut batch = Batch::new();
-                batch.delete(CATALOGUE, key);
-                match self.describe_missed(&ObjectHash::from_bytes(&missed.hash)?, &missed.envelope) {
-                    // A copy is filed when it is known what the own objects are made of.
-                    Ok(record) if record.receipt.fetched_from.is_some() => {
-                        catalogue::note_missed_copy(&mut batch, &missed);
-                        self.engine.submit(batch)?;
-                    }
-                    Ok(record) => {
-                        self.file_with(&record, batch)?;
-                    }
-                    // It was never answered with success: its sender heard that it is no data set. Whatever else
-                    // goes wrong must not lose an object that was answered.
-                    Err(error) if !is_no_data_set(&error) => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(%error, "a received object is no data set; it stays in the packs, unfiled");
-                        self.engine.submit(batch)?;
-                    }
-                }
-                filed += 1;
-            }
-        }
-        self.file_missed_copies()?;
-        Ok(filed)
-    }
-
-    fn file_missed_copies(&self) -> anyhow::Result<()> {
-        loop {
-            let missed = catalogue::missed_copies(&*self.engine, MISSED_BATCH)?;
-            if missed.is_empty() {
-                return Ok(());
-            }
-            for (key, missed) in missed {
-                let receipt: Receipt = decode("receipt", &missed.envelope, RECEIPT_BYTES_MAX)?;
-                self.file_missed_copy(&ObjectHash::from_bytes(&missed.hash)?, &receipt)?;
-                let mut batch = Batch::new();
-                batch.delete(CATALOGUE, key);
-                self.engine.submit(batch)?;
-            }
-        }
-    }
-
-    fn describe_missed(&self, hash: &ObjectHash, envelope: &[u8]) -> anyhow::Result<ObjectRecord> {
-        let receipt: Receipt = decode("receipt", envelope, RECEIPT_BYTES_MAX)?;
-        let syntax = TransferSyntax::of(&Uid::parse(&receipt.transfer_syntax)?);
-        let reader = self.pixels.reader(hash)?;
-        let size = reader.object_bytes();
-        let source = crate::dicom::source::in_file(reader, size, &syntax);
-        let facts = ObjectFacts::read(source, &syntax, &charset_policy(receipt.character_set.as_deref()))?;
-        let description = describe::from_facts(&facts, self.issuer_of(&receipt.site));
-        let is_damaged = describe::is_damaged(&facts);
-        Ok(ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged })
-    }
-}
-
-/// Whether the object itself is the reason, and not the disk that it was read from.
-fn is_no_data_set(error: &anyhow::Error) -> bool {
-    error.is::<DataSetError>() && !error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
 fn died(why: &str) -> IngestError {
@@ -279,10 +236,15 @@ fn died(why: &str) -> IngestError {
 }
 
 /// The data set is what the association said it would be.
-fn check_announced(announced: Option<(Uid, Uid)>, facts: &ObjectFacts) -> Result<(), IngestError> {
+pub(super) fn check_announced(announced: Option<(Uid, Uid)>, facts: &ObjectFacts) -> Result<(), IngestError> {
     let Some((class, instance)) = announced else { return Ok(()) };
     check("SOP Class UID", &class, &facts.sop_class)?;
     check("SOP Instance UID", &instance, &facts.sop_instance)
+}
+
+/// What a receipt says that was announced; nothing for an import.
+pub(super) fn announced_in(receipt: &Receipt) -> Option<(Uid, Uid)> {
+    Uid::parse(&receipt.sop_class).ok().zip(Uid::parse(&receipt.sop_instance).ok())
 }
 
 fn check(what: &'static str, announced: &Uid, data_set: &Uid) -> Result<(), IngestError> {

@@ -6,11 +6,19 @@
 //! - [`catalogue`]: the records and their keys
 //! - [`describe`]: from a data set to the catalogue's words
 //! - [`flags`]: senders whose text belies their character set
-//! - [`ingest`]: what happens to one received object, and the recovery after a crash
+//! - [`ingest`]: what happens to one received object
+//! - [`missed`]: what a crash kept from the catalogue
 //! - [`copies`], [`copying`], [`turns`]: what was fetched from other sites, kept apart from the own studies
+//! - [`aside`]: how much may be kept of senders that nobody listed
+//! - [`quarantine`], [`releasing`], [`review`]: what was put aside, and what a person decides about it
+//! - [`space`]: what nobody needs goes back to the file system
+//! - [`scrubbing`]: looking after the disk, and naming what is damaged
 //! - [`sink`], [`import`]: the doors
 
+pub mod aside;
 pub mod catalogue;
+#[cfg(test)]
+mod catalogue_tests;
 pub mod copies;
 pub mod copying;
 #[cfg(test)]
@@ -19,19 +27,33 @@ pub mod describe;
 pub mod flags;
 pub mod import;
 pub mod ingest;
+pub mod missed;
+#[cfg(test)]
+mod missed_tests;
+pub mod quarantine;
+#[cfg(test)]
+mod quarantine_tests;
+pub mod releasing;
+pub mod review;
+pub mod scrubbing;
 pub mod sink;
+pub mod space;
 #[cfg(test)]
 pub mod testing;
 pub mod turns;
 
+use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tessera_storage::engine::{Batch, Engine, Table};
+use tessera_storage::engine::{Batch, Engine, EngineError, Table};
 use tessera_storage::pixels::{ObjectHash, PixelStore, Recovered, SiteKey, StoreError, StoreOptions};
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::RwLock;
 
 use crate::config::Config;
+use crate::dicom::identifiers::Uid;
+use crate::dicom::part10::file_head;
 use catalogue::{CATALOGUE, CatalogueError, ObjectRecord, Phase, StudyRecord};
 use turns::Turns;
 
@@ -55,7 +77,32 @@ pub enum ArchiveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Engine(#[from] tessera_storage::engine::EngineError),
+    Engine(#[from] EngineError),
+}
+
+impl ArchiveError {
+    /// The database's own error, where that is the cause.
+    fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error)
+            | Self::Catalogue(CatalogueError::Engine(error))
+            | Self::Store(StoreError::Engine(error)) => Some(error),
+            Self::Catalogue(_) | Self::Store(_) => None,
+        }
+    }
+
+    /// The disk has reached its reserve, whoever noticed.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Store(StoreError::WatermarkReached { .. } | StoreError::DiskFull { .. }) => true,
+            error => matches!(error.engine(), Some(EngineError::DiskFull { .. })),
+        }
+    }
+
+    /// The database or the store as a whole has failed: that says nothing of any one object.
+    pub fn is_of_the_whole(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Dead { .. } | StoreError::SyncFailed { .. })) || self.engine().is_some()
+    }
 }
 
 /// The archive of one node. Cheap to share; all methods may be called from any thread.
@@ -69,8 +116,14 @@ pub struct Archive {
     /// taken in is never forgotten in between. Taken before `writer`.
     keeping: RwLock<()>,
     turns: Turns,
+    /// Bytes of objects of unlisted senders that are being received.
+    coming_aside: AtomicU64,
     config: Config,
-    changed: Notify,
+    condition: scrubbing::Condition,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Archive {
@@ -86,7 +139,7 @@ impl Archive {
         let noting = engine.clone();
         let mut on_recovered = |recovered: Recovered| {
             let mut batch = Batch::new();
-            catalogue::note_missed(&mut batch, &recovered);
+            missed::note(&mut batch, &recovered);
             noting.submit(batch).map(drop).map_err(StoreError::from)
         };
         let (store, report) = PixelStore::open(pixels, site_key, engine.clone(), options, &mut on_recovered)?;
@@ -96,8 +149,9 @@ impl Archive {
             writer: Mutex::new(()),
             keeping: RwLock::new(()),
             turns: Turns::default(),
+            coming_aside: AtomicU64::new(0),
             config,
-            changed: Notify::new(),
+            condition: scrubbing::Condition::default(),
         });
         let filed = archive.file_missed()?;
         tracing::info!(filed, ?report, "archive open");
@@ -116,41 +170,63 @@ impl Archive {
         &self.config
     }
 
+    /// What is known of the disk's condition.
+    pub fn condition(&self) -> &scrubbing::Condition {
+        &self.condition
+    }
+
     /// Who is alone with a study.
     pub fn turns(&self) -> &Turns {
         &self.turns
     }
 
-    /// Wakes whoever waits for new objects.
-    pub fn changed(&self) -> &Notify {
-        &self.changed
-    }
-
     /// The lock under which the catalogue is read and changed.
     pub fn writing(&self) -> MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.writer)
     }
 
-    /// The data set of an object, byte for byte as it came. Blocks for the disk.
-    pub fn data_set(&self, object: &ObjectRecord) -> Result<Vec<u8>, ArchiveError> {
-        Ok(self.pixels.read(&ObjectHash::blake3(object.hash))?)
+    /// An object as a DICOM file: a fresh head, and the data set byte for byte. Blocks for the disk.
+    pub fn write_file(&self, object: &ObjectRecord, file: std::fs::File) -> anyhow::Result<()> {
+        let class = Uid::parse(&object.description.sop_class)?;
+        let instance = Uid::parse(&object.description.sop_instance)?;
+        let syntax = Uid::parse(&object.receipt.transfer_syntax)?;
+        let mut file = std::io::BufWriter::new(file);
+        file.write_all(&file_head(&class, &instance, &syntax, None))?;
+        std::io::copy(&mut self.pixels.reader(&ObjectHash::blake3(object.hash))?, &mut file)?;
+        Ok(file.flush()?)
     }
 
-    /// Studies for which nothing arrived since `quiet_since_ms` and whose present revision is not closed yet.
-    pub fn quiet_studies(&self, quiet_since_ms: u64) -> Result<Vec<StudyRecord>, ArchiveError> {
+    /// Studies for which nothing arrived for `quiet_ms` and whose present revision is not closed yet: those behind the
+    /// UID `after` first, then from the beginning.
+    pub fn quiet_studies(&self, now_ms: u64, quiet_ms: u64, after: &str) -> Result<Vec<StudyRecord>, ArchiveError> {
         let mut quiet = Vec::new();
-        for uid in catalogue::receiving(&*self.engine, RECEIVING_MAX)? {
+        for uid in catalogue::receiving_from(&*self.engine, after, RECEIVING_MAX)? {
             if quiet.len() == CLOSING_MAX {
                 break;
             }
-            if let Some(study) = catalogue::study(&*self.engine, &uid)?
-                && study.last_received_ms <= quiet_since_ms
+            let Some(study) = catalogue::study(&*self.engine, &uid)? else { continue };
+            if study.last_received_ms > now_ms {
+                self.received_at(&uid, now_ms)?;
+            } else if study.last_received_ms <= now_ms.saturating_sub(quiet_ms)
                 && matches!(study.phase, Phase::Receiving { .. })
             {
                 quiet.push(study);
             }
         }
         Ok(quiet)
+    }
+
+    /// The clock was ahead when the study came, and was set right: the quiet period begins now, not when the right
+    /// clock has come to where the wrong one stood.
+    fn received_at(&self, uid: &str, now_ms: u64) -> Result<(), ArchiveError> {
+        let _writing = self.writing();
+        let Some(study) = catalogue::study(&*self.engine, uid)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        catalogue::put_study(
+            &mut batch,
+            &StudyRecord { last_received_ms: study.last_received_ms.min(now_ms), ..study },
+        );
+        self.submit(batch)
     }
 
     /// An error once a write has failed: nothing may go on from there.

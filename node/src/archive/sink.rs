@@ -1,18 +1,19 @@
 //! The archive behind the DICOM receiver: what a sender hears of each object.
 //!
-//! Variants and what is quarantined are success to the sender, whose queue must never jam; a full disk and what is no
-//! data set are not.
+//! Variants and what is quarantined are success to the sender, whose queue must never jam; a full disk, what is no data
+//! set, and more of unlisted senders than may be kept are not.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tessera_storage::pixels::{LargeWriter, StoreError};
+use tessera_storage::pixels::LargeWriter;
 
+use super::Archive;
+use super::aside::Room;
 use super::catalogue::Standing;
 use super::ingest::{Filed, IngestError, Origin};
-use super::{Archive, ArchiveError};
 use crate::dicom::sink::{Incoming, LargeObject, StoreOutcome, StoreSink};
 
 /// The archive as the receiver sees it.
@@ -32,12 +33,11 @@ pub fn outcome(result: Result<Filed, IngestError>) -> StoreOutcome {
 fn refused(error: &IngestError) -> StoreOutcome {
     let reason = error.to_string();
     match error {
-        IngestError::NotUnderstood(_) => StoreOutcome::NotUnderstood { reason },
+        IngestError::NotUnderstood(error) if error.is_of_the_bytes() => StoreOutcome::NotUnderstood { reason },
         IngestError::Mismatch { .. } => StoreOutcome::Mismatch { reason },
-        IngestError::Archive(ArchiveError::Store(
-            StoreError::WatermarkReached { .. } | StoreError::DiskFull { .. },
-        )) => StoreOutcome::OutOfResources { reason },
-        IngestError::Archive(_) => StoreOutcome::Failed { reason },
+        IngestError::UnlistedFull { .. } => StoreOutcome::NotAuthorised { reason },
+        _ if error.is_for_want_of_room() => StoreOutcome::OutOfResources { reason },
+        IngestError::NotUnderstood(_) | IngestError::Archive(_) => StoreOutcome::Failed { reason },
     }
 }
 
@@ -53,7 +53,12 @@ impl StoreSink for ArchiveSink {
     fn store(&self, incoming: Incoming, data_set: Bytes) -> BoxFuture<'_, StoreOutcome> {
         let announced = Some((incoming.sop_class.clone(), incoming.sop_instance.clone()));
         async move {
-            let taken = self.0.take(origin(&incoming), incoming.transfer_syntax, announced, data_set).await;
+            let origin = origin(&incoming);
+            let mut room = self.0.room_for(&origin);
+            let taken = match room.take(data_set.len() as u64) {
+                Ok(()) => self.0.take(origin, incoming.transfer_syntax, announced, data_set).await,
+                Err(error) => Err(error),
+            };
             if let Err(error) = &taken {
                 tracing::warn!(%error, "an object was not taken");
             }
@@ -64,13 +69,15 @@ impl StoreSink for ArchiveSink {
 
     fn begin_large(&self, incoming: Incoming) -> Result<Box<dyn LargeObject>, StoreOutcome> {
         let writer = self.0.pixels().begin_large(&[]).map_err(|error| refused(&error.into()))?;
-        Ok(Box::new(Large { archive: self.0.clone(), incoming, writer: Some(writer) }))
+        let room = self.0.room_for(&origin(&incoming));
+        Ok(Box::new(Large { archive: self.0.clone(), incoming, room, writer: Some(writer) }))
     }
 }
 
 struct Large {
     archive: Arc<Archive>,
     incoming: Incoming,
+    room: Room,
     /// Taken out while a blocking write has it.
     writer: Option<LargeWriter>,
 }
@@ -82,6 +89,7 @@ fn gone() -> StoreOutcome {
 impl LargeObject for Large {
     fn write(&mut self, piece: Bytes) -> BoxFuture<'_, Result<(), StoreOutcome>> {
         async move {
+            self.room.take(piece.len() as u64).map_err(|error| refused(&error))?;
             let mut writer = self.writer.take().ok_or_else(gone)?;
             let written = tokio::task::spawn_blocking(move || {
                 let result = writer.write(&piece);
@@ -109,5 +117,33 @@ impl LargeObject for Large {
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_storage::engine::EngineError;
+    use tessera_storage::pixels::StoreError;
+
+    use super::super::ArchiveError;
+    use super::super::catalogue::CatalogueError;
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_one_whoever_noticed_it() {
+        let full = EngineError::DiskFull { detail: String::new() };
+        let dead = EngineError::Dead { cause: String::new() };
+        let table = [
+            (ArchiveError::from(full.clone()), true),
+            (CatalogueError::from(full.clone()).into(), true),
+            (StoreError::from(full).into(), true),
+            (StoreError::DiskFull { detail: String::new() }.into(), true),
+            (StoreError::WatermarkReached { free_bytes: 0, limit_bytes: 1 }.into(), true),
+            (dead.into(), false),
+        ];
+        for (error, is_full) in table {
+            let told = refused(&error.into());
+            assert_eq!(matches!(told, StoreOutcome::OutOfResources { .. }), is_full, "{told:?}");
+        }
     }
 }

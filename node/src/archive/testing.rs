@@ -1,5 +1,5 @@
-//! Working copies for tests: data sets written by hand, the manifest that a holder would have registered of them, and
-//! their arrival without a network. All objects are small and in Explicit VR Little Endian.
+//! Archives for tests: one that can be killed and started again; data sets written by hand, the manifest that a holder
+//! would have registered of them, and their arrival without a network. All objects are small and in Explicit VR Little Endian.
 //! Not for tests of the transfer itself, which are federation's and the black-box tests'.
 
 use std::path::Path;
@@ -10,14 +10,16 @@ use tessera_consensus::{Hash, UnixMillis};
 use tessera_federation::wire::v1::{self, Manifest, ManifestObject, ObjectContent};
 use tessera_federation::{DisclosureId, RecordId};
 use tessera_policy::{Purpose, Uid as PolicyUid};
+use tessera_storage::MemoryEngine;
 use tessera_storage::engine::Engine;
-use tessera_storage::pixels::SiteKey;
+use tessera_storage::pixels::{ObjectHash, SiteKey};
 
 use super::copies::{CopyId, Ground};
-use super::ingest::now_ms;
-use super::{Archive, describe};
+use super::ingest::{Origin, now_ms};
+use super::{Archive, TABLES, describe};
 use crate::config::Config;
 use crate::dicom::charset::CharsetPolicy;
+use crate::dicom::facts::ObjectFacts;
 use crate::dicom::identifiers::Uid;
 use crate::dicom::syntax::{EXPLICIT_LITTLE, TransferSyntax};
 use crate::dicom::testing::DataSetBuilder;
@@ -31,7 +33,11 @@ pub fn config() -> Config {
 }
 
 pub fn open(engine: Arc<dyn Engine>, folder: &Path) -> Arc<Archive> {
-    Archive::open(engine, folder, SiteKey::new([7; 32]), config()).expect("an archive")
+    open_with(engine, folder, config())
+}
+
+pub fn open_with(engine: Arc<dyn Engine>, folder: &Path, config: Config) -> Arc<Archive> {
+    Archive::open(engine, folder, SiteKey::new([7; 32]), config).expect("an archive")
 }
 
 /// A small object; `text` makes its bytes differ from another's of the same names.
@@ -56,7 +62,8 @@ pub fn copy_id(holder: &str, record: u8, revision: u32) -> CopyId {
 
 fn listed(data_set: &[u8]) -> (String, ManifestObject) {
     let syntax = TransferSyntax::of(&Uid::parse(EXPLICIT_LITTLE).expect("a UID"));
-    let d = describe::describe(data_set, &syntax, &CharsetPolicy::Detect, "").expect("a data set");
+    let facts = ObjectFacts::of(data_set, &syntax, &CharsetPolicy::Detect).expect("a data set");
+    let d = describe::from_facts(&facts, "");
     let uid = |text: &str| PolicyUid::parse(text).expect("a UID");
     let content = ObjectContent::Verified {
         transfer_syntax: uid(EXPLICIT_LITTLE),
@@ -97,7 +104,7 @@ pub fn arrive(archive: &Archive, id: &CopyId, manifest: &Manifest, data_sets: &[
         let hash = *blake3::hash(data_set).as_bytes();
         let is = |object: &&ManifestObject| matches!(&object.content, ObjectContent::Verified { hash: listed, .. } if *listed.as_bytes() == hash);
         let listed = manifest.objects.iter().find(is).expect("an object of the manifest");
-        archive.copy_whole(id, manifest.study_uid.as_str(), listed, data_set)?;
+        archive.copy_whole(id, manifest.study_uid.as_str(), listed, None, data_set)?;
     }
     Ok(())
 }
@@ -106,4 +113,47 @@ pub fn arrive(archive: &Archive, id: &CopyId, manifest: &Manifest, data_sets: &[
 pub fn whole(archive: &Archive, id: &CopyId, data_sets: &[Vec<u8>]) {
     arrive(archive, id, &manifest(id, data_sets), data_sets).expect("all arrives");
     archive.complete_copy(id, ground(Purpose::Treatment)).expect("it is complete");
+}
+
+/// An archive with its own folder, and a runtime for its doors.
+pub struct Bench {
+    pub archive: Arc<Archive>,
+    pub runtime: tokio::runtime::Runtime,
+    pub folder: tempfile::TempDir,
+}
+
+/// An empty database.
+pub fn engine() -> Arc<dyn Engine> {
+    Arc::new(MemoryEngine::open(&TABLES).expect("an engine").auto_flush(true))
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { archive: open(engine(), folder.path()), runtime, folder }
+    }
+
+    /// An own device sends an object.
+    pub fn device_sends(&self, data_set: &[u8]) {
+        let syntax = Uid::parse(EXPLICIT_LITTLE).expect("a UID");
+        let taken = self.archive.take(Origin::Import, syntax, None, data_set.to_vec().into());
+        self.runtime.block_on(taken).expect("it is taken");
+    }
+
+    pub fn has(&self, data_set: &[u8]) -> bool {
+        let hash = ObjectHash::blake3(*blake3::hash(data_set).as_bytes());
+        self.archive.pixels().contains(&hash).expect("the packs")
+    }
+
+    pub fn view(&self) -> &dyn Engine {
+        &**self.archive.engine()
+    }
+
+    /// The node is killed and started with `engine` as its database.
+    pub fn restart(self, engine: Arc<dyn Engine>) -> Self {
+        let Self { archive, runtime, folder } = self;
+        drop(archive);
+        Self { archive: open(engine, folder.path()), runtime, folder }
+    }
 }

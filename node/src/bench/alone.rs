@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use crate::control::client;
 use crate::control::wire::StatusDone;
 use crate::demo::federation::free_ports;
+use crate::ending::node_until_we_end;
 
 /// How long a node may take to start.
 const START_SECONDS_MAX: u64 = 60;
@@ -44,9 +45,8 @@ impl Alone {
         let ports = free_ports(2)?;
         let dir = create(root, ports[0], ports[1]).await?;
         let log = File::create(dir.join("node.log"))?;
-        let mut node = Command::new(std::env::current_exe()?);
-        node.arg("node").arg("--dir").arg(&dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let process = node.kill_on_drop(true).spawn().context("starting a node")?;
+        let mut node = node_until_we_end(&std::env::current_exe()?, &dir);
+        let process = node.stdout(log.try_clone()?).stderr(log).spawn().context("starting a node")?;
         let mut alone = Self { dicom: ports[0], dir, process };
         alone.wait().await?;
         Ok(alone)

@@ -34,14 +34,20 @@ pub async fn run(megabytes: u32, rounds: u32) -> anyhow::Result<()> {
     let slices = bytes / SLICE_BYTES;
     ensure!((2..=u64::from(SLICES_MAX)).contains(&slices), "ask for 2 to {most} megabytes: one study of CT slices");
     let root = scratch()?;
-    let mut federation = Federation::found(root.path(), None).await?;
+    let mut federation = Federation::plan(root.path(), None)?;
+    federation.found(root.path()).await?;
     let long = (bytes / LONG_BYTES).max(2);
-    let result = measure(&federation, root.path(), (slices as u32, long as u32), rounds).await;
+    let result = measure(&mut federation, root.path(), (slices as u32, long as u32), rounds).await;
     federation.stop().await;
     result
 }
 
-async fn measure(federation: &Federation, root: &Path, (slices, long): (u32, u32), rounds: u32) -> anyhow::Result<()> {
+async fn measure(
+    federation: &mut Federation,
+    root: &Path,
+    (slices, long): (u32, u32),
+    rounds: u32,
+) -> anyhow::Result<()> {
     println!("nodes       three core hospitals and an observer, processes of this machine, TCP on loopback");
     for shape in ["CT slices", "long objects"] {
         println!("\n{shape}");
@@ -65,7 +71,7 @@ async fn measure(federation: &Federation, root: &Path, (slices, long): (u32, u32
 }
 
 /// Imports the study at the holder, and waits until the requester's replica shows it.
-async fn register(federation: &Federation, study: &Study, files: &Path) -> anyhow::Result<()> {
+async fn register(federation: &mut Federation, study: &Study, files: &Path) -> anyhow::Result<()> {
     for member in [HOLDER, REQUESTER] {
         let call = CrosswalkCall { csv: study.crosswalk.clone(), remove: false };
         let done: CrosswalkDone = federation.call(member, "/crosswalk", &call).await?;
@@ -83,7 +89,7 @@ async fn register(federation: &Federation, study: &Study, files: &Path) -> anyho
 }
 
 /// Waits until everything is registered and certified everywhere.
-async fn settle(federation: &Federation) -> anyhow::Result<()> {
+async fn settle(federation: &mut Federation) -> anyhow::Result<()> {
     let settled = |all: &[crate::control::wire::StatusDone]| {
         let longest = all.iter().map(|status| status.certified_size).max().unwrap_or(0);
         all.iter().all(|s| s.outbox_pending == 0 && s.receiving == 0 && s.certified_size == longest)
@@ -91,7 +97,7 @@ async fn settle(federation: &Federation) -> anyhow::Result<()> {
     federation.wait("everything is registered and certified", settled).await.map(drop)
 }
 
-async fn consent(federation: &Federation, patient: &str) -> anyhow::Result<()> {
+async fn consent(federation: &mut Federation, patient: &str) -> anyhow::Result<()> {
     let agreed = ConsentCodeCall {
         id: patient.to_owned(),
         to_site: federation.members[REQUESTER].name.to_owned(),
@@ -113,7 +119,8 @@ async fn consent(federation: &Federation, patient: &str) -> anyhow::Result<()> {
 /// Fetches the study and prints how long it took; megabytes a second end to end.
 async fn fetch(federation: &Federation, study: &Study) -> anyhow::Result<f64> {
     let id = study.patient.clone();
-    let history: HistoryDone = federation.call(REQUESTER, "/history", &HistoryCall { id: id.clone() }).await?;
+    let history: HistoryDone =
+        federation.call(REQUESTER, "/history", &HistoryCall { id: id.clone(), user: String::new() }).await?;
     let found = history.studies.first().context("the requester's history does not show the study")?;
     let call = FetchCall {
         study: found.study_uid.clone(),

@@ -14,8 +14,18 @@ mod spread;
 mod study;
 
 use crate::cli::Bench;
+use crate::ending::Ending;
 
+/// Measures until it is done or this program is asked to end; its nodes and their directories go with it.
 pub async fn run(bench: Bench) -> anyhow::Result<()> {
+    let mut ending = Ending::listen()?;
+    tokio::select! {
+        measured = measure(bench) => measured,
+        signal = ending.asked() => anyhow::bail!("ended by {signal} before everything was measured"),
+    }
+}
+
+async fn measure(bench: Bench) -> anyhow::Result<()> {
     machine::describe()?;
     match bench {
         Bench::Ingest { objects, rounds } => ingest::run(objects, rounds).await,

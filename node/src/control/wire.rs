@@ -41,6 +41,11 @@ pub struct ImportDone {
     pub bytes: u64,
     /// Files that were not taken, with the reason.
     pub refused: Vec<(PathBuf, String)>,
+    /// Files that were not tried, or not taken, because the disk has no room; and what was said of the first.
+    #[serde(default)]
+    pub without_room: u64,
+    #[serde(default)]
+    pub no_room: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,6 +82,40 @@ impl CrosswalkDone {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HistoryCall {
     pub id: String,
+    /// In whose name; empty when nobody is named.
+    #[serde(default)]
+    pub user: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LookupsCall {
+    /// Whose lookups; `None`: only the check.
+    pub id: Option<String>,
+}
+
+/// Who looked a patient up at this node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LookupsDone {
+    /// The identifier, masked; empty when none was asked for.
+    pub patient: String,
+    /// Newest first.
+    pub lookups: Vec<LookupShown>,
+    /// There are older ones.
+    pub more: bool,
+    /// Lookups of all patients at this node, each as it was written down.
+    pub checked: u64,
+    /// Days whose lookups the ledger confirms.
+    pub days_confirmed: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LookupShown {
+    pub time: String,
+    pub occasion: String,
+    /// Empty: the request named nobody.
+    pub user: String,
+    /// Examinations that were found.
+    pub studies: u32,
 }
 
 /// A patient's examinations at all sites, as this node's replica knows them.
@@ -109,6 +148,9 @@ pub struct HistoryStudy {
     pub here: bool,
     /// A fetched copy is here.
     pub copy_here: bool,
+    /// A study of another patient is here under the same UID, so this one is not opened by it.
+    #[serde(default)]
+    pub collides: bool,
     pub certified: bool,
     pub record: String,
     /// As the images that are here have them; empty when none are: the ledger holds neither.
@@ -174,6 +216,9 @@ pub struct ConsentRevokeCall {
     pub consent: String,
     /// Whose; needed when another site recorded it.
     pub id: Option<String>,
+    /// In whose name; empty when nobody is named.
+    #[serde(default)]
+    pub user: String,
 }
 
 /// A code for the patient, for what the patient agrees to.
@@ -189,6 +234,9 @@ pub struct ConsentCodeCall {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IdCall {
     pub id: String,
+    /// In whose name; empty when nobody is named.
+    #[serde(default)]
+    pub user: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -265,16 +313,103 @@ pub struct PeerShown {
     pub node: String,
     pub name: String,
     pub sites: Vec<String>,
+    /// The identifiers of `sites`, in the same order.
+    #[serde(default)]
+    pub site_ids: Vec<String>,
     pub role: String,
     pub connected: bool,
 }
 
+/// Which of what was put aside; without items and title all of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineListCall {
+    pub items: Vec<String>,
+    pub all_from: Option<String>,
+    /// At most so many are shown, the newest.
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineListDone {
+    /// How many there are, shown or not.
+    pub count: u64,
+    pub items: Vec<QuarantineShown>,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct QuarantineShown {
+    /// The number by which it is named.
+    pub item: String,
     pub received: String,
     pub sender: String,
     pub sop_instance: String,
     pub study_uid: String,
     pub why: String,
     pub bytes: u64,
+    pub patient: String,
+    pub patient_name: String,
+    pub study_date: String,
+    pub modality: String,
+    pub description: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct QuarantineShowCall {
+    pub item: String,
+    /// Write it there as a DICOM file.
+    pub to: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineShowDone {
+    pub item: QuarantineShown,
+    pub series_uid: String,
+    pub transfer_syntax: String,
+    pub hash: String,
+    pub called_ae: String,
+    /// Of a variant: in what its description differs from that of the object that is in the archive; what, there, here.
+    pub differs: Vec<(String, String, String)>,
+    /// What a release would do.
+    pub release: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct QuarantineDecideCall {
+    pub items: Vec<String>,
+    /// Into the archive; otherwise out of the list.
+    pub release: bool,
+    pub by: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineDecideDone {
+    pub filed: u64,
+    pub known_already: u64,
+    pub variants: u64,
+    pub replaced: u64,
+    pub discarded: u64,
+    /// Items that stay, with the reason.
+    pub refused: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct QuarantineDecisionsCall {
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QuarantineDecisionsDone {
+    pub count: u64,
+    pub decisions: Vec<DecisionShown>,
+}
+
+/// What was decided about one item.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DecisionShown {
+    pub decided: String,
+    pub by: String,
+    pub reason: String,
+    pub became: String,
+    pub item: QuarantineShown,
 }

@@ -1,5 +1,6 @@
 //! The demo's federation: four directories, four processes of this program, and how to call them.
-//! They run as a user's would, told apart only by their directories and ports; all ports are on loopback.
+//! They run as a user's would, told apart only by their directories and ports; all ports are on loopback. They end when
+//! this process ends, however it does.
 //! Not for the story that is told with them.
 
 use std::net::{SocketAddr, TcpListener};
@@ -8,15 +9,21 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::process::{Child, Command};
 
 use crate::control::client;
 use crate::control::wire::StatusDone;
+use crate::ending::node_until_we_end;
 
 /// How long a step may take before the demo calls it failed.
 pub const STEP_SECONDS_MAX: u64 = 60;
+/// How long a node may take to end before it is killed.
+const END_MAX: Duration = Duration::from_secs(10);
+/// Lines of a node's log that are shown when it ended by itself.
+const LOG_LINES_SHOWN: usize = 5;
 
 /// One node of the demo.
 pub struct Member {
@@ -52,8 +59,8 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 impl Federation {
-    /// Creates the directories, founds the federation, starts the nodes and waits until all of them follow it.
-    pub async fn found(root: &Path, viewer: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// The plan of the nodes below `root`. Nothing is written or started yet.
+    pub fn plan(root: &Path, viewer: Option<PathBuf>) -> anyhow::Result<Self> {
         let ports = free_ports(PLAN.len() * 4)?;
         let members = PLAN.iter().zip(ports.chunks(4)).map(|((name, legal_name, issuer, role), ports)| Member {
             name,
@@ -67,13 +74,17 @@ impl Federation {
             peer: ports[3],
             process: None,
         });
-        let mut federation = Self { members: members.collect(), program: std::env::current_exe()?, viewer };
-        federation.prepare(root).await?;
-        for index in 0..federation.members.len() {
-            federation.start(index)?;
+        Ok(Self { members: members.collect(), program: std::env::current_exe()?, viewer })
+    }
+
+    /// Creates the directories, founds the federation, starts the nodes and waits until all of them follow it.
+    pub async fn found(&mut self, root: &Path) -> anyhow::Result<()> {
+        self.prepare(root).await?;
+        for index in 0..self.members.len() {
+            self.start(index)?;
         }
-        federation.wait("all nodes follow the ledger", |all| all.iter().all(|s| s.certified_at.is_some())).await?;
-        Ok(federation)
+        self.wait("all nodes follow the ledger", |all| all.iter().all(|s| s.certified_at.is_some())).await?;
+        Ok(())
     }
 
     async fn prepare(&self, root: &Path) -> anyhow::Result<()> {
@@ -125,7 +136,8 @@ impl Federation {
 
     /// Runs a command of this program to its end.
     pub async fn run(&self, arguments: &[String]) -> anyhow::Result<String> {
-        let output = Command::new(&self.program).args(arguments).stdin(Stdio::null()).output().await?;
+        let output =
+            Command::new(&self.program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await?;
         if !output.status.success() {
             bail!("tessera {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -135,9 +147,8 @@ impl Federation {
     pub fn start(&mut self, index: usize) -> anyhow::Result<()> {
         let member = &mut self.members[index];
         let log = std::fs::OpenOptions::new().create(true).append(true).open(member.dir.join("node.log"))?;
-        let mut command = Command::new(&self.program);
-        command.arg("node").arg("--dir").arg(&member.dir).stdin(Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
+        let mut command = node_until_we_end(&self.program, &member.dir);
+        command.stdout(log.try_clone()?).stderr(log);
         member.process = Some(command.spawn().context("starting a node")?);
         Ok(())
     }
@@ -150,12 +161,35 @@ impl Federation {
         Ok(())
     }
 
+    /// Asks all nodes to end, and kills those that do not.
     pub async fn stop(&mut self) {
-        for index in 0..self.members.len() {
-            if let Err(error) = self.kill(index).await {
-                println!("stopping {}: {error}", self.members[index].name);
+        let mut processes: Vec<Child> = self.members.iter_mut().filter_map(|member| member.process.take()).collect();
+        for process in &processes {
+            let id = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+            // One that has ended already is as wanted.
+            let _ = id.map(|id| kill_process(id, Signal::TERM));
+        }
+        for process in &mut processes {
+            if tokio::time::timeout(END_MAX, process.wait()).await.is_err() {
+                // Killed in any case when it is dropped.
+                let _ = process.kill().await;
             }
         }
+    }
+
+    /// An error if a node has ended that nobody ended.
+    fn check_running(&mut self) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            if let Some(process) = &mut member.process
+                && let Some(status) = process.try_wait()?
+            {
+                let log = std::fs::read_to_string(member.dir.join("node.log")).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n    ");
+                bail!("{} ended by itself ({status}). The end of its log:\n    {last}", member.name);
+            }
+        }
+        Ok(())
     }
 
     /// Calls a node's control socket.
@@ -173,9 +207,10 @@ impl Federation {
     }
 
     /// Waits until `reached` holds for the states of all running nodes.
-    pub async fn wait(&self, what: &str, reached: impl Fn(&[StatusDone]) -> bool) -> anyhow::Result<Duration> {
+    pub async fn wait(&mut self, what: &str, reached: impl Fn(&[StatusDone]) -> bool) -> anyhow::Result<Duration> {
         let begun = Instant::now();
         loop {
+            self.check_running()?;
             let mut all = Vec::new();
             for (index, member) in self.members.iter().enumerate() {
                 if member.process.is_some()

@@ -81,7 +81,6 @@ async fn introduce(federation: &Federation) -> anyhow::Result<()> {
 
 /// What `tessera phantom` wrote: a directory for each issuer, a late series, and the crosswalk.
 struct Phantom {
-    directory: PathBuf,
     late: PathBuf,
     outage: PathBuf,
     crosswalk: String,
@@ -89,18 +88,12 @@ struct Phantom {
     shared_patient: String,
 }
 
-async fn send_examinations(federation: &Federation, root: &Path, data: Option<&Path>) -> anyhow::Result<Phantom> {
+async fn send_examinations(federation: &mut Federation, root: &Path, data: Option<&Path>) -> anyhow::Result<Phantom> {
     let directory = root.join("phantom");
     federation.run(&["phantom".into(), path(&directory)]).await?;
     let crosswalk = std::fs::read_to_string(directory.join("crosswalk.csv"))?;
     let shared_patient = std::fs::read_to_string(directory.join("shared_patient"))?.trim().to_owned();
-    let phantom = Phantom {
-        late: directory.join("late"),
-        outage: directory.join("outage"),
-        crosswalk,
-        shared_patient,
-        directory: directory.clone(),
-    };
+    let phantom = Phantom { late: directory.join("late"), outage: directory.join("outage"), crosswalk, shared_patient };
     for index in [A, B, C] {
         send(federation, index, &directory.join(federation.members[index].issuer)).await?;
     }
@@ -121,6 +114,7 @@ async fn send(federation: &Federation, index: usize, directory: &Path) -> anyhow
         .args(["-aet", "DEMO", "-aec", "TESSERA", "+sd", "+r", "-R", "-xs"])
         .args([&host, &port])
         .arg(directory)
+        .kill_on_drop(true)
         .output()
         .await;
     match storescu {
@@ -153,7 +147,7 @@ async fn import(federation: &Federation, index: usize, directory: &Path) -> anyh
 }
 
 /// Waits until all studies are closed, registered and certified everywhere.
-async fn settle(federation: &Federation) -> anyhow::Result<()> {
+async fn settle(federation: &mut Federation) -> anyhow::Result<()> {
     let settled = |all: &[crate::control::wire::StatusDone]| {
         let longest = all.iter().map(|s| s.certified_size).max().unwrap_or(0);
         all.iter().all(|s| s.outbox_pending == 0 && s.receiving == 0 && s.certified_size == longest)
@@ -168,7 +162,7 @@ async fn settle(federation: &Federation) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn crosswalk(federation: &Federation, phantom: &Phantom) -> anyhow::Result<()> {
+async fn crosswalk(federation: &mut Federation, phantom: &Phantom) -> anyhow::Result<()> {
     for index in [A, B, C] {
         let call = CrosswalkCall { csv: phantom.crosswalk.clone(), remove: false };
         let done: CrosswalkDone = federation.call(index, "/crosswalk", &call).await?;
@@ -181,8 +175,12 @@ async fn crosswalk(federation: &Federation, phantom: &Phantom) -> anyhow::Result
     settle(federation).await
 }
 
+fn lookup(patient: &str) -> HistoryCall {
+    HistoryCall { id: patient.to_owned(), user: "demo".into() }
+}
+
 async fn ask_history(federation: &Federation, index: usize, patient: &str) -> anyhow::Result<HistoryDone> {
-    federation.call(index, "/history", &HistoryCall { id: patient.to_owned() }).await
+    federation.call(index, "/history", &lookup(patient)).await
 }
 
 fn show(history: &HistoryDone) {
@@ -264,14 +262,14 @@ fn grant_call(patient: &str, patient_code: Option<String>) -> ConsentGrantCall {
     }
 }
 
-async fn lone_grant(federation: &Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<()> {
+async fn lone_grant(federation: &mut Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<()> {
     let done: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, None)).await?;
     say(format!("B recorded {} without the patient's own proof", done.consent));
     settle(federation).await?;
     must_refuse(federation, patient, study).await
 }
 
-async fn grant(federation: &Federation, patient: &str) -> anyhow::Result<(String, String)> {
+async fn grant(federation: &mut Federation, patient: &str) -> anyhow::Result<(String, String)> {
     let agreed =
         ConsentCodeCall { id: patient.to_owned(), to_site: "hospital-b".into(), purpose: "treatment".into(), days: 30 };
     let code: ConsentCode = federation.call(A, "/consent/code", &agreed).await?;
@@ -309,13 +307,13 @@ async fn copy_is_open(federation: &Federation, patient: &str, study: &HistoryStu
 }
 
 async fn revoke(
-    federation: &Federation,
+    federation: &mut Federation,
     patient: &str,
     study: &HistoryStudy,
     consent: &str,
     code: &str,
 ) -> anyhow::Result<()> {
-    let call = ConsentRevokeCall { consent: consent.to_owned(), id: None };
+    let call = ConsentRevokeCall { consent: consent.to_owned(), id: None, user: String::new() };
     let begun = Instant::now();
     let done: ConsentDone = federation.call(B, "/consent/revoke", &call).await?;
     ensure!(done.certified, "the revocation was not certified in time");
@@ -339,11 +337,11 @@ fn tell_bounds(done: &ConsentDone, begun: Instant) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn deny(federation: &Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<()> {
+async fn deny(federation: &mut Federation, patient: &str, study: &HistoryStudy) -> anyhow::Result<()> {
     let (consent, _) = grant(federation, patient).await?;
     let done = try_fetch(federation, patient, study, None).await?;
     say(format!("B may fetch again: {} objects verified", done.objects));
-    let call = ConsentRevokeCall { consent, id: Some(patient.to_owned()) };
+    let call = ConsentRevokeCall { consent, id: Some(patient.to_owned()), user: String::new() };
     let begun = Instant::now();
     let done: ConsentDone = federation.call(A, "/consent/revoke", &call).await?;
     let denial = done.denial.as_ref().context("Hospital A recorded no denial")?;
@@ -356,7 +354,7 @@ async fn deny(federation: &Federation, patient: &str, study: &HistoryStudy) -> a
 }
 
 async fn late_series(
-    federation: &Federation,
+    federation: &mut Federation,
     patient: &str,
     study: &HistoryStudy,
     phantom: &Phantom,
@@ -424,8 +422,7 @@ async fn regulator(federation: &Federation, patient: &str) -> anyhow::Result<()>
     }
     say(format!("{counted} objects by the statistics sealed to it; B also holds the copies that it fetched"));
     ensure!(counted > 0 && counted <= held, "the regulator counts {counted} objects, the hospitals hold {held}");
-    let person =
-        federation.call::<_, HistoryDone>(REGULATOR, "/history", &HistoryCall { id: patient.to_owned() }).await;
+    let person = federation.call::<_, HistoryDone>(REGULATOR, "/history", &lookup(patient)).await;
     ensure!(
         person.is_err_and(|error| error.to_string().contains("looks no patient up")),
         "the regulator looked one up"

@@ -14,8 +14,7 @@ use dicom_core::header::{Tag, VR};
 use super::charset::{CharsetPolicy, CharsetVerdict, Samples, TextKind, name_groups};
 use super::elements::{self, SPECIFIC_CHARACTER_SET};
 use super::facts::{
-    Code, Damage, DicomDate, InstanceFacts, ObjectFacts, PatientFacts, PersonName, PixelFacts, SeriesFacts, StudyFacts,
-    UniversalEntity,
+    Damage, DicomDate, InstanceFacts, ObjectFacts, PatientFacts, PersonName, PixelFacts, SeriesFacts, StudyFacts,
 };
 use super::identifiers::{Uid, UidError};
 use super::source::{self, Source};
@@ -44,6 +43,16 @@ pub enum DataSetError {
         #[source]
         source: UidError,
     },
+    /// The disk failed, so nothing can be said of the data set.
+    #[error("the data set could not be read")]
+    Unreadable(#[source] std::io::Error),
+}
+
+impl DataSetError {
+    /// Whether the bytes themselves are the reason, and not the disk that they were read from.
+    pub fn is_of_the_bytes(&self) -> bool {
+        !matches!(self, Self::Unreadable(_))
+    }
 }
 
 impl ObjectFacts {
@@ -60,7 +69,10 @@ impl ObjectFacts {
     ) -> Result<Self, DataSetError> {
         let mut gathered = Gathered::default();
         let mut walker = Walker::new(source, syntax.encoding());
-        let error = gathered.walk(&mut walker).err();
+        let error = match gathered.walk(&mut walker) {
+            Err(WalkError::Read(error)) => return Err(DataSetError::Unreadable(error)),
+            walked => walked.err(),
+        };
         let values = gathered.judged(policy);
         let (uids, error) = match values.uids() {
             Ok(uids) => (uids, error),
@@ -118,31 +130,21 @@ fn explain(missing: DataSetError, error: Option<WalkError>, saw_known: bool) -> 
     }
 }
 
-/// Where a value was found: at the top level, or in the first item of a top-level sequence.
-type Place = (Option<Tag>, Tag);
-
-/// Raw values by place, each with its byte order.
+/// Raw values of the top level, each with its byte order. Only tags of [`is_wanted`] are kept, each once and cut to
+/// [`VALUE_BYTES_MAX`], so that no data set makes this larger than some fifty short values.
 #[derive(Default)]
 struct Gathered {
-    values: BTreeMap<Place, (Vec<u8>, ByteOrder)>,
+    values: BTreeMap<Tag, (Vec<u8>, ByteOrder)>,
     samples: Samples,
     pixels: Option<PixelFacts>,
     saw_known: bool,
 }
 
-/// Sequences whose first item is looked into.
-const SEQUENCES: [Tag; 4] = [tags::ISSUER_QUALIFIERS, tags::PROCEDURE_CODE, tags::ANATOMIC_REGION, tags::CONCEPT_NAME];
-
 mod tags {
     use super::Tag;
 
-    pub const ISSUER_QUALIFIERS: Tag = Tag(0x0010, 0x0024);
-    pub const PROCEDURE_CODE: Tag = Tag(0x0008, 0x1032);
-    pub const ANATOMIC_REGION: Tag = Tag(0x0008, 0x2218);
-    pub const CONCEPT_NAME: Tag = Tag(0x0040, 0xA043);
     pub const PATIENT_NAME: Tag = Tag(0x0010, 0x0010);
     pub const REFERRING_PHYSICIAN: Tag = Tag(0x0008, 0x0090);
-    pub const FRAMES: Tag = Tag(0x0028, 0x0008);
 }
 
 /// Top-level elements kept; the groups that hold them are walked in any case.
@@ -179,31 +181,24 @@ fn is_wanted(tag: Tag) -> bool {
 
 impl Gathered {
     fn walk(&mut self, walker: &mut Walker<'_>) -> Result<(), WalkError> {
-        // One entry for each open sequence: its tag, its items so far, whether the item has a character set.
-        let mut open: Vec<(Tag, u32, bool)> = Vec::new();
+        // One entry for each open sequence: whether its item has a character set of its own.
+        let mut open: Vec<bool> = Vec::new();
         while let Some(token) = walker.next()? {
             match token {
-                Token::SequenceStart(element) => open.push((element.tag, 0, false)),
+                Token::SequenceStart(_) => open.push(false),
                 Token::SequenceEnd => {
                     open.pop();
                 }
                 Token::ItemStart => {
-                    if let Some((_, items, own_set)) = open.last_mut() {
-                        *items += 1;
+                    if let Some(own_set) = open.last_mut() {
                         *own_set = false;
                     }
                 }
                 Token::Element(element) => {
-                    if let Some((_, _, own_set)) = open.last_mut() {
+                    if let Some(own_set) = open.last_mut() {
                         *own_set |= element.tag == SPECIFIC_CHARACTER_SET;
                     }
-                    let place = match open.as_slice() {
-                        [] => Some((None, element.tag)).filter(|_| is_wanted(element.tag)),
-                        [(sequence, 1, _)] if SEQUENCES.contains(sequence) => Some((Some(*sequence), element.tag)),
-                        _ => None,
-                    };
-                    let judged = !open.iter().any(|(_, _, own_set)| *own_set);
-                    self.element(walker, &element, open.is_empty(), place, judged)?;
+                    self.element(walker, &element, open.is_empty(), !open.contains(&true))?;
                 }
                 Token::FragmentsStart(element) if open.is_empty() && elements::is_pixel_data(element.tag) => {
                     self.found_pixels(&element);
@@ -225,7 +220,6 @@ impl Gathered {
         walker: &mut Walker<'_>,
         element: &Element,
         at_top: bool,
-        place: Option<Place>,
         judged: bool,
     ) -> Result<(), WalkError> {
         if at_top {
@@ -236,16 +230,17 @@ impl Gathered {
             }
         }
         let text = elements::is_text(element.vr);
-        if place.is_none() && !text {
+        let wanted = at_top && is_wanted(element.tag);
+        if !wanted && !text {
             return Ok(());
         }
         let value = walker.value_head(VALUE_BYTES_MAX)?;
         if text && judged {
             self.samples.add(&value, kind_of(element.vr));
         }
-        if let Some(place) = place {
+        if wanted {
             // The first of repeated elements counts.
-            self.values.entry(place).or_insert((value, element.order));
+            self.values.entry(element.tag).or_insert((value, element.order));
         }
         Ok(())
     }
@@ -262,7 +257,7 @@ impl Gathered {
     }
 
     fn judged(self, policy: &CharsetPolicy) -> Values {
-        let declared = self.values.get(&(None, SPECIFIC_CHARACTER_SET)).map_or(&[][..], |(value, _)| value);
+        let declared = self.values.get(&SPECIFIC_CHARACTER_SET).map_or(&[][..], |(value, _)| value);
         let charset = CharsetVerdict::of(declared, policy, &self.samples);
         let pixels = self.pixels.map(|pixels| PixelFacts { fragments: pixels.fragments.saturating_sub(1), ..pixels });
         Values { raw: self.values, charset, pixels, saw_known: self.saw_known }
@@ -280,7 +275,7 @@ pub fn kind_of(vr: VR) -> TextKind {
 
 /// Raw values with the character set to read them by.
 struct Values {
-    raw: BTreeMap<Place, (Vec<u8>, ByteOrder)>,
+    raw: BTreeMap<Tag, (Vec<u8>, ByteOrder)>,
     charset: CharsetVerdict,
     pixels: Option<PixelFacts>,
     saw_known: bool,
@@ -298,7 +293,7 @@ impl Values {
     }
 
     fn uid(&self, tag: Tag, name: &'static str) -> Result<Uid, DataSetError> {
-        match self.raw.get(&(None, tag)) {
+        match self.raw.get(&tag) {
             None => Err(DataSetError::MissingUid { name }),
             Some((value, _)) => match Uid::from_value(value) {
                 Ok(uid) => Ok(uid),
@@ -308,21 +303,17 @@ impl Values {
         }
     }
 
-    fn bytes(&self, place: Place) -> &[u8] {
-        self.raw.get(&place).map_or(&[], |(value, _)| value)
+    fn bytes(&self, tag: Tag) -> &[u8] {
+        self.raw.get(&tag).map_or(&[], |(value, _)| value)
     }
 
     /// A value as text, all of its parts.
-    fn text_at(&self, place: Place) -> String {
-        self.charset.used().text(self.bytes(place), TextKind::Values)
-    }
-
     fn text(&self, group: u16, element: u16) -> String {
-        self.text_at((None, Tag(group, element)))
+        self.charset.used().text(self.bytes(Tag(group, element)), TextKind::Values)
     }
 
     fn name(&self, tag: Tag) -> PersonName {
-        let raw = self.bytes((None, tag));
+        let raw = self.bytes(tag);
         let text = self.charset.used().text(raw, TextKind::Name);
         let first = text.split('\\').next().unwrap_or_default();
         // Empty trailing components say nothing.
@@ -340,23 +331,14 @@ impl Values {
     }
 
     fn unsigned(&self, group: u16, element: u16) -> Option<u16> {
-        let (value, order) = self.raw.get(&(None, Tag(group, element)))?;
+        let (value, order) = self.raw.get(&Tag(group, element))?;
         value.first_chunk().map(|bytes| order.u16(*bytes))
     }
 
-    fn code(&self, sequence: Tag) -> Option<Code> {
-        let part = |element| self.text_at((Some(sequence), Tag(0x0008, element)));
-        let code = Code { value: part(0x0100), scheme: part(0x0102), meaning: part(0x0104) };
-        (!code.value.is_empty()).then_some(code)
-    }
-
     fn patient(&self) -> PatientFacts {
-        let entity = |element| self.text_at((Some(tags::ISSUER_QUALIFIERS), Tag(0x0040, element)));
-        let universal = UniversalEntity { id: entity(0x0032), kind: entity(0x0033) };
         PatientFacts {
             id: self.text(0x0010, 0x0020),
             issuer: self.text(0x0010, 0x0021),
-            issuer_universal: (!universal.id.is_empty()).then_some(universal),
             name: self.name(tags::PATIENT_NAME),
             sex: self.text(0x0010, 0x0040),
             birth_date: self.date(0x0010, 0x0030),
@@ -372,7 +354,6 @@ impl Values {
             accession_number: self.text(0x0008, 0x0050),
             description: self.text(0x0008, 0x1030),
             referring_physician: self.name(tags::REFERRING_PHYSICIAN),
-            procedure: self.code(tags::PROCEDURE_CODE),
         }
     }
 
@@ -383,7 +364,6 @@ impl Values {
             number: self.integer(0x0020, 0x0011),
             description: self.text(0x0008, 0x103E),
             body_part: self.text(0x0018, 0x0015),
-            anatomic_region: self.code(tags::ANATOMIC_REGION),
             laterality: if laterality.is_empty() { self.text(0x0020, 0x0062) } else { laterality },
             protocol: self.text(0x0018, 0x1030),
             institution: self.text(0x0008, 0x0080),
@@ -395,7 +375,7 @@ impl Values {
     }
 
     fn instance(&self) -> InstanceFacts {
-        let frames = self.text_at((None, tags::FRAMES)).parse().ok();
+        let frames = self.text(0x0028, 0x0008).parse().ok();
         InstanceFacts {
             number: self.integer(0x0020, 0x0013),
             acquisition_date: self.date(0x0008, 0x0022),
@@ -410,7 +390,6 @@ impl Values {
             pixel_representation: self.unsigned(0x0028, 0x0103),
             photometric_interpretation: self.text(0x0028, 0x0004),
             content_label: self.text(0x0070, 0x0080),
-            title: self.code(tags::CONCEPT_NAME),
         }
     }
 }

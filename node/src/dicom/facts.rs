@@ -29,18 +29,6 @@ impl DicomDate {
             Self { year: digits[..4].parse().ok()?, month: digits[4..6].parse().ok()?, day: digits[6..].parse().ok()? };
         ((1..=12).contains(&date.month) && (1..=31).contains(&date.day)).then_some(date)
     }
-
-    pub fn year(self) -> u16 {
-        self.year
-    }
-
-    pub fn month(self) -> u8 {
-        self.month
-    }
-
-    pub fn day(self) -> u8 {
-        self.day
-    }
 }
 
 impl fmt::Display for DicomDate {
@@ -72,20 +60,11 @@ impl fmt::Debug for PersonName {
     }
 }
 
-/// Who issues a patient identifier, by (0010,0024).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UniversalEntity {
-    pub id: String,
-    /// DNS, EUI64, ISO, URI, UUID, X400, X500.
-    pub kind: String,
-}
-
 /// Whose examination, as the sender says.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PatientFacts {
     pub id: String,
     pub issuer: String,
-    pub issuer_universal: Option<UniversalEntity>,
     pub name: PersonName,
     pub sex: String,
     pub birth_date: Option<DicomDate>,
@@ -106,15 +85,6 @@ pub struct StudyFacts {
     pub accession_number: String,
     pub description: String,
     pub referring_physician: PersonName,
-    pub procedure: Option<Code>,
-}
-
-/// A coded concept: value, scheme, meaning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Code {
-    pub value: String,
-    pub scheme: String,
-    pub meaning: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -123,7 +93,6 @@ pub struct SeriesFacts {
     pub number: Option<i32>,
     pub description: String,
     pub body_part: String,
-    pub anatomic_region: Option<Code>,
     pub laterality: String,
     pub protocol: String,
     pub institution: String,
@@ -148,7 +117,6 @@ pub struct InstanceFacts {
     pub pixel_representation: Option<u16>,
     pub photometric_interpretation: String,
     pub content_label: String,
-    pub title: Option<Code>,
 }
 
 /// Where the pixels are. Offsets are in bytes from the start of the (inflated) data set.

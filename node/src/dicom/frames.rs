@@ -3,7 +3,7 @@
 //! Native pixel data (PS3.5 section 8) is cut by arithmetic, bit-packed frames included, and served in little
 //! endian order. Encapsulated pixel data (PS3.5 A.4) is cut by the extended offset table, the basic offset table,
 //! one fragment a frame, or the codestreams' first bytes, in this order; when none fits the object is refused
-//! rather than cut wrongly.
+//! rather than cut wrongly, and so is a video. Frames are given in pieces: no frame is held whole.
 //!
 //! Offsets are in bytes from the start of the (inflated) data set. Attributes are the sender's word: every product
 //! is checked against the bytes that are there.
@@ -14,7 +14,7 @@ use dicom_core::header::{Tag, VR};
 
 use super::elements::{self, PIXEL_DATA};
 use super::json_values::swap_words;
-use super::source::{Source, SourceError};
+use super::source::{Source, SourceError, pieces};
 use super::syntax::{ByteOrder, TransferSyntax};
 use super::walk::{Element, Token, WalkError, Walker};
 
@@ -23,9 +23,6 @@ pub const FRAMES_MAX: usize = 1 << 20;
 
 /// Fragments of one object; more than frames, since a frame may have several.
 pub const FRAGMENTS_MAX: usize = 1 << 21;
-
-/// One frame, in bytes: a whole-slide level or a large mammogram stays below.
-pub const FRAME_BYTES_MAX: u64 = 1 << 30;
 
 /// Tag and length before each fragment, in bytes.
 const ITEM_HEADER_BYTES: u64 = 8;
@@ -44,6 +41,8 @@ pub enum FramesError {
     MissingAttribute { name: &'static str },
     #[error("the object claims {frames} frames of {frame_bits} bits, more than its pixel data holds")]
     TooShort { frames: usize, frame_bits: u64 },
+    #[error("the pixel data is one video of {frames} frames, which are not stored one by one")]
+    Video { frames: usize },
     #[error("{fragments} fragments can't be told apart into {frames} frames")]
     Ambiguous { fragments: usize, frames: usize },
     #[error("the object has too many frames or fragments")]
@@ -55,10 +54,8 @@ pub enum FramesError {
 pub enum FrameReadError {
     #[error("the object has {frames} frames, there is no frame {number}")]
     NoSuchFrame { number: usize, frames: usize },
-    #[error("the frame is larger than {FRAME_BYTES_MAX} bytes")]
-    TooLarge,
     #[error("the frame's bytes could not be read")]
-    Read(#[source] SourceError),
+    Read(#[from] SourceError),
 }
 
 /// How native frames lie in the pixel data.
@@ -101,7 +98,7 @@ impl FrameTable {
                     image.attribute(&mut walker, &element)?;
                 }
                 Token::FragmentsStart(element) if depth == 0 && element.tag == PIXEL_DATA => {
-                    return image.encapsulated(&mut walker);
+                    return image.encapsulated(&mut walker, syntax);
                 }
                 _ => {}
             }
@@ -118,32 +115,50 @@ impl FrameTable {
         matches!(self.layout, Layout::Encapsulated(_))
     }
 
-    /// The bytes of the data set that hold frame `number`, counted from 1 as DICOM does.
-    pub fn ranges(&self, number: usize) -> Result<Vec<Range<u64>>, FrameReadError> {
+    fn index(&self, number: usize) -> Result<usize, FrameReadError> {
         let index = number.checked_sub(1).filter(|index| *index < self.frames);
-        let index = index.ok_or(FrameReadError::NoSuchFrame { number, frames: self.frames })?;
-        let ranges = match &self.layout {
-            Layout::Native(native) => vec![native.range(index)],
-            Layout::Encapsulated(frames) => frames.get(index).cloned().unwrap_or_default(),
-        };
-        let total = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end - range.start));
-        if total > FRAME_BYTES_MAX { Err(FrameReadError::TooLarge) } else { Ok(ranges) }
+        index.ok_or(FrameReadError::NoSuchFrame { number, frames: self.frames })
     }
 
-    /// The bytes of frame `number` as they are served: fragments joined, or native pixels in little endian order.
-    pub fn read(&self, source: &mut dyn Source, number: usize) -> Result<Vec<u8>, FrameReadError> {
-        let mut bytes = Vec::new();
-        for range in self.ranges(number)? {
-            let start = bytes.len();
-            let ahead = range.start.checked_sub(source.position()).ok_or(FrameReadError::Read(SourceError::End))?;
-            source.skip(ahead).map_err(FrameReadError::Read)?;
-            // At most FRAME_BYTES_MAX, and no more than the walk has seen.
-            bytes.resize(start + (range.end - range.start) as usize, 0);
-            source.read(&mut bytes[start..]).map_err(FrameReadError::Read)?;
-        }
+    fn ranges(&self, index: usize) -> &[Range<u64>] {
         match &self.layout {
-            Layout::Native(native) => Ok(native.served(bytes, number - 1)),
-            Layout::Encapsulated(_) => Ok(bytes),
+            Layout::Native(_) => &[],
+            Layout::Encapsulated(frames) => frames.get(index).map(Vec::as_slice).unwrap_or_default(),
+        }
+    }
+
+    /// Where frame `number` begins in the data set, counted from 1 as DICOM does.
+    pub fn start(&self, number: usize) -> Result<u64, FrameReadError> {
+        let index = self.index(number)?;
+        Ok(match &self.layout {
+            Layout::Native(native) => native.range(index).start,
+            Layout::Encapsulated(_) => self.ranges(index).first().map_or(0, |range| range.start),
+        })
+    }
+
+    /// How many bytes are served of frame `number`.
+    pub fn bytes(&self, number: usize) -> Result<u64, FrameReadError> {
+        let index = self.index(number)?;
+        Ok(match &self.layout {
+            Layout::Native(native) => native.frame_bits.div_ceil(8),
+            Layout::Encapsulated(_) => self.ranges(index).iter().map(|range| range.end - range.start).sum(),
+        })
+    }
+
+    /// Gives the bytes of frame `number` as they are served, in pieces: fragments joined, or native pixels in little endian
+    /// order. The source is left at or before the frame that follows.
+    pub fn read<E: From<FrameReadError> + From<SourceError>>(
+        &self,
+        source: &mut dyn Source,
+        number: usize,
+        mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let index = self.index(number)?;
+        match &self.layout {
+            Layout::Native(native) => native.read(source, index, take),
+            Layout::Encapsulated(_) => {
+                self.ranges(index).iter().try_for_each(|range| pieces(source, range.clone(), &mut take))
+            }
         }
     }
 }
@@ -159,21 +174,75 @@ impl Native {
         self.offset + start..self.offset + end
     }
 
-    fn served(&self, mut bytes: Vec<u8>, index: usize) -> Vec<u8> {
-        swap_words(&mut bytes, if self.swap_bytes > 1 { self.swap_bytes } else { 1 });
-        let first_bit = self.frame_bits * index as u64;
-        let widened = (first_bit / 8 % self.swap_bytes as u64) as usize;
-        bytes.drain(..widened);
-        let frame_bytes = self.frame_bits.div_ceil(8) as usize;
-        let shift = (first_bit % 8) as u32;
-        if shift > 0 {
-            // Bits are packed from the low end and frames follow without a gap (PS3.5 8.1.1).
-            for at in 0..bytes.len() {
-                let next = bytes.get(at + 1).copied().unwrap_or(0);
-                bytes[at] = (u16::from_le_bytes([bytes[at], next]) >> shift) as u8;
-            }
+    fn read<E: From<SourceError>>(
+        &self,
+        source: &mut dyn Source,
+        index: usize,
+        mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Range { start, end } = self.range(index);
+        let (first_bit, word) = (self.frame_bits * index as u64, self.swap_bytes as u64);
+        // The last word may be the next frame's first as well: it is looked at and not taken.
+        let own_end = self.offset + (first_bit + self.frame_bits) / 8 / word * word;
+        let mut cut = Cut {
+            swap_bytes: self.swap_bytes,
+            ahead: (first_bit / 8 % word) as usize,
+            shift: (first_bit % 8) as u32,
+            carried: None,
+            left: self.frame_bits.div_ceil(8),
+        };
+        pieces(source, start..own_end.max(start), |piece| take(cut.piece(piece)))?;
+        let mut shared = vec![0; (end - own_end.max(start)) as usize];
+        if source.peek(&mut shared)? < shared.len() {
+            return Err(SourceError::End.into());
         }
-        bytes.truncate(frame_bytes);
+        take(cut.piece(shared))?;
+        take(cut.rest())
+    }
+}
+
+/// What is done to a native frame's bytes on their way out, piece by piece.
+struct Cut {
+    swap_bytes: usize,
+    /// Bytes of the first word that are the frame before's.
+    ahead: usize,
+    /// Bits of the first byte that are.
+    shift: u32,
+    /// The last byte so far, whose high bits belong to the next one that is served.
+    carried: Option<u8>,
+    /// Bytes that are still to be served.
+    left: u64,
+}
+
+impl Cut {
+    fn piece(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        swap_words(&mut bytes, self.swap_bytes);
+        bytes.drain(..self.ahead.min(bytes.len()));
+        if !bytes.is_empty() {
+            self.ahead = 0;
+        }
+        if self.shift > 0 && !bytes.is_empty() {
+            // Bits are packed from the low end and frames follow without a gap (PS3.5 8.1.1).
+            if let Some(byte) = self.carried {
+                bytes.insert(0, byte);
+            }
+            self.carried = bytes.last().copied();
+            for at in 1..bytes.len() {
+                bytes[at - 1] = (u16::from_le_bytes([bytes[at - 1], bytes[at]]) >> self.shift) as u8;
+            }
+            bytes.pop();
+        }
+        self.served(bytes)
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        let bytes = self.carried.take().map(|byte| byte >> self.shift).into_iter().collect();
+        self.served(bytes)
+    }
+
+    fn served(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= bytes.len() as u64;
         bytes
     }
 }
@@ -252,7 +321,10 @@ impl Image {
         Ok(FrameTable { frames, layout })
     }
 
-    fn encapsulated(&self, walker: &mut Walker<'_>) -> Result<FrameTable, FramesError> {
+    fn encapsulated(&self, walker: &mut Walker<'_>, syntax: &TransferSyntax) -> Result<FrameTable, FramesError> {
+        if let Some(frames) = self.frames.filter(|frames| *frames > 1 && syntax.is_video()) {
+            return Err(FramesError::Video { frames });
+        }
         let mut basic_offsets = Vec::new();
         let mut fragments = Vec::new();
         let mut first = true;

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::dicom::identifiers::Uid;
-use crate::dicom::source::in_memory;
+use crate::dicom::source::{PIECE_BYTES, in_memory};
 use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, RLE_LOSSLESS};
 use crate::dicom::testing::DataSetBuilder;
 
@@ -41,9 +41,21 @@ fn image(uid: &str, shape: &Shape) -> DataSetBuilder {
 fn frames(bytes: &[u8], uid: &str) -> Result<Vec<Vec<u8>>, String> {
     let syntax = syntax(uid);
     let table = FrameTable::locate(in_memory(bytes, &syntax), &syntax).map_err(|e| e.to_string())?;
-    let read = |number| table.read(in_memory(bytes, &syntax).as_mut(), number).map_err(|e| e.to_string());
-    assert!(read(0).is_err() && read(table.len() + 1).is_err());
-    (1..=table.len()).map(read).collect()
+    assert!(table.bytes(0).is_err() && table.start(table.len() + 1).is_err());
+    // One source for all: each frame leaves it at or before the next.
+    let mut source = in_memory(bytes, &syntax);
+    (1..=table.len()).map(|number| frame(&table, source.as_mut(), number).map_err(|e| e.to_string())).collect()
+}
+
+fn frame(table: &FrameTable, source: &mut dyn Source, number: usize) -> Result<Vec<u8>, FrameReadError> {
+    let mut found = Vec::new();
+    table.read(source, number, |piece| {
+        assert!(piece.len() <= PIECE_BYTES);
+        found.extend(piece);
+        Ok::<_, FrameReadError>(())
+    })?;
+    assert_eq!(table.bytes(number)?, found.len() as u64);
+    Ok(found)
 }
 
 #[test]
@@ -103,6 +115,49 @@ fn encapsulated_frames() {
         out.fragments(&offsets, &fragments);
         assert_eq!(frames(&out.into_bytes(), RLE_LOSSLESS), expected.map_err(str::to_owned), "{what}");
     }
+}
+
+#[test]
+fn frames_larger_than_a_piece_are_cut_the_same() {
+    // Bit-packed, the second frame beginning inside a byte and, in big endian order, inside a word.
+    let (rows, columns) = (3333, 3001);
+    let frame_bits = usize::from(rows) * usize::from(columns);
+    let bits: Vec<bool> = (0..2 * frame_bits).map(|at| (at * at / 7) % 3 == 0).collect();
+    let pack = |bits: &[bool]| -> Vec<u8> {
+        bits.chunks(8).map(|byte| byte.iter().enumerate().map(|(at, bit)| u8::from(*bit) << at).sum()).collect()
+    };
+    for uid in [EXPLICIT_LITTLE, EXPLICIT_BIG] {
+        let mut packed = pack(&bits);
+        packed.resize(packed.len().next_multiple_of(2), 0);
+        if uid == EXPLICIT_BIG {
+            swap_words(&mut packed, 2);
+        }
+        let mut out = image(uid, &Shape { rows, columns, samples: 1, bits: 1, frames: 2 });
+        out.text(0x7FE0, 0x0010, "OW", &packed);
+        let found = frames(&out.into_bytes(), uid).expect("two frames");
+        assert!(found[1].len() > PIECE_BYTES);
+        for (found, bits) in found.iter().zip(bits.chunks(frame_bits)) {
+            let (last, whole) = found.split_last().expect("bytes");
+            let expected = pack(bits);
+            assert!(whole == &expected[..whole.len()], "{uid}");
+            // Bits behind the frame's last pixel are not specified.
+            let mask = (1u8 << (frame_bits % 8)) - 1;
+            assert_eq!((last & mask, found.len()), (expected[whole.len()], expected.len()), "{uid}");
+        }
+    }
+}
+
+#[test]
+fn a_video_is_not_cut() {
+    const MPEG4: &str = "1.2.840.10008.1.2.4.102";
+    let video = |frames| {
+        let mut out = image(MPEG4, &Shape { rows: 9, columns: 9, samples: 3, bits: 8, frames });
+        out.fragments(b"", &[b"ab", b"cd"]);
+        super::tests::frames(&out.into_bytes(), MPEG4)
+    };
+    // As many fragments as frames, and fragments are no frames all the same.
+    assert!(video(2).expect_err("a video").contains("one video of 2 frames"));
+    assert_eq!(video(1), Ok(vec![b"abcd".to_vec()]));
 }
 
 #[test]

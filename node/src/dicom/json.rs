@@ -19,8 +19,8 @@ use super::source::Source;
 use super::syntax::TransferSyntax;
 use super::walk::{Element, Token, WalkError, Walker};
 
-/// Metadata of one object, in bytes of its values: enhanced objects of ten thousand frames stay below.
-pub const METADATA_BYTES_MAX: usize = 64 << 20;
+/// Metadata of one object, in bytes of memory: enhanced objects of several thousand frames stay below.
+pub const METADATA_BYTES_MAX: usize = 128 << 20;
 
 /// Binary values above this size become bulk data, in bytes.
 pub const INLINE_BYTES_MAX: usize = 1 << 10;
@@ -28,8 +28,11 @@ pub const INLINE_BYTES_MAX: usize = 1 << 10;
 /// Text values above this size become bulk data, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// What an element costs in memory besides its value, in bytes.
-const ELEMENT_BYTES: usize = 64;
+/// What an element, or a group of a name, costs in memory besides its values, in bytes: a map of its own in the map of its
+/// data set, with their keys.
+const ELEMENT_BYTES: usize = 400;
+/// What a short text costs besides the value that it is, in bytes: the smallest piece that is allocated.
+const TEXT_BYTES: usize = 32;
 
 /// Why a data set has no JSON form.
 #[derive(Debug, thiserror::Error)]
@@ -43,19 +46,8 @@ pub enum JsonError {
 /// A data set in the JSON model.
 pub type JsonDataSet = Map<String, Value>;
 
-/// Converts a whole data set. `bulk` gives the URI for a value that is not inlined.
-pub fn metadata(
-    source: Box<dyn Source + '_>,
-    syntax: &TransferSyntax,
-    verdict: &CharsetVerdict,
-    bulk: &dyn Fn(&BulkPath) -> String,
-) -> Result<JsonDataSet, JsonError> {
-    let mut builder = Builder::new(verdict, bulk);
-    builder.run(&mut Walker::new(source, syntax.encoding()))?;
-    Ok(builder.finish())
-}
-
-/// Converts as much of a data set as is sound; the error says where it ends, if it is not whole.
+/// Converts as much of a data set as is sound; the error says where it ends, if it is not whole. `bulk` gives the URI
+/// for a value that is not inlined.
 pub fn metadata_so_far(
     source: Box<dyn Source + '_>,
     syntax: &TransferSyntax,
@@ -183,7 +175,7 @@ impl<'a> Builder<'a> {
         }
         // Unreadable only beyond the inline bounds, which were just checked.
         let value = walker.value(length)?;
-        self.bytes += length;
+        self.bytes += length + cost_of_values(element.vr, &value);
         match tag {
             SPECIFIC_CHARACTER_SET => {
                 if self.levels.len() > 1 {
@@ -239,6 +231,18 @@ impl<'a> Builder<'a> {
         self.bytes += ELEMENT_BYTES;
         // Of repeated elements the first counts, as in the facts.
         self.top().object.entry(key(tag)).or_insert_with(|| json_values::field(vr, filled));
+    }
+}
+
+/// What the values of an element cost in memory besides their bytes.
+fn cost_of_values(vr: VR, value: &[u8]) -> usize {
+    let texts = || value.iter().filter(|byte| **byte == b'\\').count() + 1;
+    match vr {
+        vr if json_values::is_binary(vr) => value.len() / 2,
+        vr if json_values::is_number(vr) => value.len() / json_values::word_bytes(vr) * size_of::<Value>(),
+        VR::AT => value.len() / 4 * (size_of::<Value>() + TEXT_BYTES),
+        VR::PN => texts() * (size_of::<Value>() + ELEMENT_BYTES),
+        _ => texts() * (size_of::<Value>() + TEXT_BYTES),
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::dicom::charset::{CharsetPolicy, Samples};
 use crate::dicom::dataset::DataSetError;
 use crate::dicom::facts::ObjectFacts;
-use crate::dicom::frames::FrameTable;
+use crate::dicom::frames::{FrameReadError, FrameTable};
 use crate::dicom::identifiers::Uid;
 use crate::dicom::source::in_memory;
 use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
@@ -24,10 +24,21 @@ fn declared(sets: &str) -> CharsetVerdict {
     CharsetVerdict::of(sets.as_bytes(), &CharsetPolicy::Detect, &Samples::default())
 }
 
+/// A whole data set, or why it is none.
+fn metadata(
+    bytes: &[u8],
+    syntax: &TransferSyntax,
+    verdict: &CharsetVerdict,
+    bulk: &dyn Fn(&BulkPath) -> String,
+) -> Result<JsonDataSet, JsonError> {
+    let (found, error) = metadata_so_far(in_memory(bytes, syntax), syntax, verdict, bulk);
+    error.map_or(Ok(found), Err)
+}
+
 fn convert(bytes: &[u8], uid: &str, sets: &str) -> Value {
     let syntax = syntax(uid);
     let bulk = |path: &BulkPath| format!("bulk/{path}");
-    let found = metadata(in_memory(bytes, &syntax), &syntax, &declared(sets), &bulk);
+    let found = metadata(bytes, &syntax, &declared(sets), &bulk);
     Value::Object(found.expect("converts"))
 }
 
@@ -107,7 +118,7 @@ fn what_was_detected_is_declared_afterwards() {
     let facts: Result<ObjectFacts, DataSetError> = ObjectFacts::of(&bytes, &syntax, &CharsetPolicy::Detect);
     let verdict = facts.expect("facts").charset;
     assert!(verdict.is_flagged());
-    let found = metadata(in_memory(&bytes, &syntax), &syntax, &verdict, &|_| String::new()).expect("converts");
+    let found = metadata(&bytes, &syntax, &verdict, &|_| String::new()).expect("converts");
     assert_eq!(found["00080005"]["Value"][0], "ISO_IR 192");
     assert_eq!(found["00100010"]["Value"][0]["Alphabetic"], "王^小东");
     assert_eq!(found.keys().next().map(String::as_str), Some("00080005"));
@@ -131,6 +142,35 @@ fn large_values_and_pixels_are_bulk_data() {
             "7FE00010": {"vr": "OW", "BulkDataURI": "bulk/7FE00010"},
         })
     );
+}
+
+#[test]
+fn what_elements_and_values_cost_is_counted() {
+    let one = |vr: &str, value: &[u8]| {
+        let mut out = DataSetBuilder::new(syntax(EXPLICIT_LITTLE).encoding());
+        out.text(0x0009, 0x1010, vr, value);
+        out.into_bytes()
+    };
+    let cost = |bytes: &[u8]| {
+        let (verdict, syntax) = (declared(""), syntax(EXPLICIT_LITTLE));
+        let uri = |_: &BulkPath| String::new();
+        let mut builder = Builder::new(&verdict, &uri);
+        builder.run(&mut Walker::new(in_memory(bytes, &syntax), syntax.encoding())).expect("walks");
+        builder.bytes
+    };
+    let value = size_of::<Value>();
+    // (what, at least so much): an element alone, values by their number.
+    let table = [
+        (one("LO", b""), 400),
+        (one("US", &[0; 2000]), 400 + 1000 * value),
+        (one("AT", &[0; 4000]), 400 + 1000 * value),
+        (one("CS", &[b'\\'; 2000]), 400 + 2001 * value),
+        (one("PN", &[b'\\'; 2000]), 400 + 2001 * value),
+    ];
+    for (bytes, least) in table {
+        let found = cost(&bytes);
+        assert!(found >= least && found < 2 * least + 2000 * 500, "{found} {least}");
+    }
 }
 
 #[test]
@@ -171,7 +211,7 @@ proptest! {
         let _ = metadata_so_far(source(), &syntax, &declared("GB18030"), &|path| path.to_string());
         if let Ok(table) = FrameTable::locate(source(), &syntax) {
             for number in 0..=table.len().min(9) {
-                let _ = table.read(source().as_mut(), number);
+                let _ = table.read(source().as_mut(), number, |_| Ok::<_, FrameReadError>(()));
             }
         }
         let path = BulkPath::parse("00081140/0/00081155").expect("a path");

@@ -7,8 +7,6 @@
 //!
 //! Invariants: a data set's bytes are never changed; no byte of a sender panics; whatever a sender can make long is
 //! bounded by a named constant.
-// The gateways that call the rest of this are landing one by one.
-#![allow(dead_code)]
 
 pub mod bulk;
 pub mod charset;

@@ -42,24 +42,15 @@ pub enum StoreOutcome {
     /// Durable, put aside beside another object of the same UID.
     Variant,
     /// The disk has reached its watermark, or a bound is full.
-    OutOfResources {
-        reason: String,
-    },
+    OutOfResources { reason: String },
     /// No data set, or one that can't be filed.
-    NotUnderstood {
-        reason: String,
-    },
+    NotUnderstood { reason: String },
     /// The data set is not what the command announced.
-    Mismatch {
-        reason: String,
-    },
-    NotAuthorised {
-        reason: String,
-    },
+    Mismatch { reason: String },
+    /// The sender is not on the list, and such senders' room is full.
+    NotAuthorised { reason: String },
     /// The archive failed; the sender should try again.
-    Failed {
-        reason: String,
-    },
+    Failed { reason: String },
 }
 
 impl StoreOutcome {

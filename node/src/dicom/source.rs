@@ -5,6 +5,7 @@
 //! `INFLATED_BYTES_MAX`; beyond it the source reports an error instead of filling the memory.
 
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 
 use super::syntax::TransferSyntax;
 
@@ -21,6 +22,9 @@ pub enum SourceError {
     End,
     #[error("reading failed")]
     Io(#[source] io::Error),
+    /// The bytes were read, and are no deflate stream, or one that is too long: the sender's fault, not the disk's.
+    #[error("the deflated bytes don't inflate")]
+    Inflate(#[source] io::Error),
 }
 
 /// Forward-only bytes.
@@ -34,6 +38,27 @@ pub trait Source {
     /// Fills `out`, or takes nothing that matters and reports the end.
     fn read(&mut self, out: &mut [u8]) -> Result<(), SourceError>;
     fn skip(&mut self, count: u64) -> Result<(), SourceError>;
+}
+
+/// Bytes that are given at once: a multiple of every word's size.
+pub const PIECE_BYTES: usize = 1 << 20;
+
+/// The bytes of a range that lies ahead, piece by piece, so that no value is held whole.
+pub fn pieces<E: From<SourceError>>(
+    source: &mut dyn Source,
+    range: Range<u64>,
+    mut take: impl FnMut(Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let ahead = range.start.checked_sub(source.position()).ok_or(SourceError::End)?;
+    source.skip(ahead)?;
+    let mut left = range.end - range.start;
+    while left > 0 {
+        let mut piece = vec![0; usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES))];
+        source.read(&mut piece)?;
+        left -= piece.len() as u64;
+        take(piece)?;
+    }
+    Ok(())
 }
 
 /// Bytes in memory.
@@ -92,12 +117,17 @@ pub struct ReadSource<R> {
     position: u64,
     end: Option<u64>,
     limit: u64,
+    inflates: bool,
     seek: Option<fn(&mut R, i64) -> io::Result<()>>,
 }
 
 impl<R: Read> ReadSource<R> {
-    /// A stream of unknown length, of which at most `limit` bytes are taken.
-    pub fn stream(reader: R, limit: u64) -> Self {
+    /// An inflater, of which at most `limit` bytes are taken.
+    pub fn inflating(reader: R, limit: u64) -> Self {
+        Self { inflates: true, ..Self::new(reader, limit) }
+    }
+
+    fn new(reader: R, limit: u64) -> Self {
         Self {
             reader,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
@@ -106,6 +136,7 @@ impl<R: Read> ReadSource<R> {
             position: 0,
             end: None,
             limit,
+            inflates: false,
             seek: None,
         }
     }
@@ -121,6 +152,10 @@ impl<R: Read> ReadSource<R> {
                     return Ok(count);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What flate2 calls bytes that are no deflate stream; what it reads from fails with other kinds.
+                Err(e) if self.inflates && e.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(SourceError::Inflate(e));
+                }
                 Err(e) => return Err(SourceError::Io(e)),
             }
         }
@@ -131,7 +166,7 @@ impl<R: Read> ReadSource<R> {
         self.position += count as u64;
         if self.position > self.limit {
             let message = format!("more than {} bytes after inflating", self.limit);
-            return Err(SourceError::Io(io::Error::other(message)));
+            return Err(SourceError::Inflate(io::Error::other(message)));
         }
         Ok(())
     }
@@ -140,7 +175,7 @@ impl<R: Read> ReadSource<R> {
 impl<R: Read + Seek> ReadSource<R> {
     /// `length` bytes of a file from where it stands.
     pub fn file(reader: R, length: u64) -> Self {
-        let mut source = Self::stream(reader, length);
+        let mut source = Self::new(reader, length);
         source.end = Some(length);
         source.seek = Some(|reader, by| reader.seek_relative(by));
         source
@@ -212,7 +247,7 @@ impl<R: Read> Source for ReadSource<R> {
 /// The data set in `bytes`, inflated on the way when its syntax says so.
 pub fn in_memory<'a>(bytes: &'a [u8], syntax: &TransferSyntax) -> Box<dyn Source + 'a> {
     if syntax.is_deflated() {
-        Box::new(ReadSource::stream(flate2::read::DeflateDecoder::new(bytes), INFLATED_BYTES_MAX))
+        Box::new(ReadSource::inflating(flate2::read::DeflateDecoder::new(bytes), INFLATED_BYTES_MAX))
     } else {
         Box::new(SliceSource::new(bytes))
     }
@@ -222,7 +257,7 @@ pub fn in_memory<'a>(bytes: &'a [u8], syntax: &TransferSyntax) -> Box<dyn Source
 pub fn in_file<'a, R: Read + Seek + 'a>(file: R, length: u64, syntax: &TransferSyntax) -> Box<dyn Source + 'a> {
     if syntax.is_deflated() {
         let deflated = flate2::read::DeflateDecoder::new(file.take(length));
-        Box::new(ReadSource::stream(deflated, INFLATED_BYTES_MAX))
+        Box::new(ReadSource::inflating(deflated, INFLATED_BYTES_MAX))
     } else {
         Box::new(ReadSource::file(file, length))
     }
@@ -259,7 +294,7 @@ mod tests {
         let all = bytes();
         check(SliceSource::new(&all));
         check(ReadSource::file(Cursor::new(&all), all.len() as u64));
-        check(ReadSource::stream(Cursor::new(&all), u64::MAX));
+        check(ReadSource::inflating(Cursor::new(&all), u64::MAX));
     }
 
     #[test]
@@ -273,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_bomb_is_stopped() {
-        let mut source = ReadSource::stream(io::repeat(0), 1 << 20);
-        assert!(matches!(source.skip(1 << 21), Err(SourceError::Io(_))));
+        let mut source = ReadSource::inflating(io::repeat(0), 1 << 20);
+        assert!(matches!(source.skip(1 << 21), Err(SourceError::Inflate(_))));
     }
 }

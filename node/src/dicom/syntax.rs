@@ -60,11 +60,17 @@ impl Encoding {
 /// A transfer syntax as far as walking a data set needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferSyntax {
-    uid: Uid,
     encoding: Encoding,
     pixel_order: ByteOrder,
     deflated: bool,
     encapsulated: bool,
+    video: bool,
+}
+
+/// MPEG-2, MPEG-4 and HEVC: `.100` to `.108` below the root of the compressed ones, and their fragmentable kin.
+fn is_video(uid: &Uid) -> bool {
+    let behind = uid.as_str().strip_prefix(COMPRESSED_ROOT).and_then(|rest| rest.strip_prefix("10"));
+    behind.is_some_and(|rest| rest.starts_with(|c: char| ('0'..='8').contains(&c)))
 }
 
 impl TransferSyntax {
@@ -81,12 +87,8 @@ impl TransferSyntax {
             pixel_order: if uid.as_str() == GE_BIG_ENDIAN_PIXELS { ByteOrder::Big } else { encoding.order },
             deflated: matches!(uid.as_str(), DEFLATED | "1.2.840.10008.1.2.4.95" | "1.2.840.10008.1.2.4.205"),
             encapsulated: !native,
-            uid: uid.clone(),
+            video: is_video(uid),
         }
-    }
-
-    pub fn uid(&self) -> &Uid {
-        &self.uid
     }
 
     pub fn encoding(&self) -> Encoding {
@@ -106,6 +108,11 @@ impl TransferSyntax {
     /// Pixel data is a sequence of fragments (PS3.5 A.4). What a data set holds in fact is seen when walking.
     pub fn is_encapsulated(&self) -> bool {
         self.encapsulated
+    }
+
+    /// MPEG-2, MPEG-4 or HEVC: frames of the stream depend on each other, and fragments are no frames (PS3.5 A.4.5 on).
+    pub fn is_video(&self) -> bool {
+        self.video
     }
 
     /// Whether objects in this syntax may come in: every syntax that carries whole images, and private ones.
@@ -162,6 +169,20 @@ mod tests {
             assert_eq!(syntax.is_deflated(), deflated, "{text}");
             assert_eq!(syntax.is_encapsulated(), encapsulated, "{text}");
             assert_eq!(TransferSyntax::is_storable(&uid), storable, "{text}");
+        }
+    }
+
+    #[test]
+    fn video_is_told_apart() {
+        let video = |text: &str| {
+            let uid = Uid::parse(&format!("1.2.840.10008.1.2.{text}")).expect("a UID of the table");
+            TransferSyntax::of(&uid).is_video()
+        };
+        for text in ["4.100", "4.100.1", "4.101", "4.102", "4.104.1", "4.106", "4.107", "4.108"] {
+            assert!(video(text), "{text}");
+        }
+        for text in ["1", "4.50", "4.90", "4.110", "4.201", "5"] {
+            assert!(!video(text), "{text}");
         }
     }
 }

@@ -73,6 +73,9 @@ pub enum WalkError {
     NotAnItem { tag: Tag, offset: u64 },
     #[error("the value of {tag} has {length} bytes; at most {bytes_max} are read")]
     ValueTooLarge { tag: Tag, length: u64, bytes_max: usize },
+    #[error("the data set does not inflate")]
+    Inflate(#[source] std::io::Error),
+    /// The disk's fault, not the data set's.
     #[error("the data set could not be read")]
     Read(#[source] std::io::Error),
 }
@@ -116,11 +119,6 @@ impl<'a> Walker<'a> {
 
     pub fn position(&self) -> u64 {
         self.source.position()
-    }
-
-    /// Open items around the next token: 0 in the data set itself.
-    pub fn depth(&self) -> usize {
-        self.sequences
     }
 
     /// The next token, or `None` at the end of the data set.
@@ -401,6 +399,7 @@ fn walk_error(error: SourceError, offset: u64) -> WalkError {
         SourceError::End => WalkError::Truncated { offset },
         SourceError::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => WalkError::Truncated { offset },
         SourceError::Io(e) => WalkError::Read(e),
+        SourceError::Inflate(e) => WalkError::Inflate(e),
     }
 }
 

@@ -3,18 +3,20 @@
 //!
 //! A viewer asks for a study with dozens of requests at once: one of them fetches, the others wait and then find it. A
 //! copy is shown only when it is complete, its time has not passed, and the ledger has nothing against it; whatever
-//! else is here of it is as if it were not.
+//! else is here of it is as if it were not. That holds while it is sent, too: each piece that goes out is judged anew
+//! (DESIGN P5).
 
+use axum::body::Body;
 use tessera_policy::Purpose;
 use tokio::sync::Semaphore;
 
 use super::error::HttpError;
+use super::stream::{Sink, StreamError};
 use super::{Federated, HolderRefused, Service, blocking};
 use crate::archive::Archive;
 use crate::archive::catalogue;
 use crate::archive::copies::{self, CopyRecord};
-use crate::archive::ingest::now_ms;
-use crate::control::wire::{FetchCall, FetchDone};
+use crate::control::wire::{FetchCall, FetchDone, HistoryCall};
 
 /// Fetches at one time.
 const FETCHES_MAX: usize = 4;
@@ -54,7 +56,8 @@ impl Cause {
 #[derive(Clone)]
 pub enum Held {
     Own,
-    Copy(Box<CopyRecord>),
+    /// A copy, and what for it is shown, where that was said.
+    Copy(Box<CopyRecord>, Option<Purpose>),
 }
 
 /// What is here of a study.
@@ -71,12 +74,17 @@ pub fn is_open(federated: &dyn Federated, copy: &CopyRecord) -> bool {
 }
 
 fn why_closed(federated: &dyn Federated, copy: &CopyRecord, purpose: Option<Purpose>) -> Option<String> {
-    let now = now_ms();
-    if copy.ground(purpose, now).is_none() {
-        let other = copy.ground(None, now).is_some();
-        return Some(if other { "it was fetched for another purpose" } else { "its time has passed" }.into());
-    }
     federated.copy_closed(copy, purpose).unwrap_or_else(|error| Some(format!("{error:#}")))
+}
+
+/// Why what was found a moment ago may not be shown any more; asked again while it is sent.
+fn closed_since(archive: &Archive, federated: &dyn Federated, held: &Held) -> Option<String> {
+    let Held::Copy(found, purpose) = held else { return None };
+    match copies::copy(&**archive.engine(), &found.id) {
+        Ok(Some(copy)) => why_closed(federated, &copy, *purpose),
+        Ok(None) => Some("it was given up".into()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// An own study goes before a copy; of copies the one goes first that was fetched last.
@@ -98,7 +106,7 @@ fn presence(
             continue;
         }
         match why_closed(federated, &copy, purpose) {
-            None => return Ok(Presence::Here(Held::Copy(Box::new(copy)))),
+            None => return Ok(Presence::Here(Held::Copy(Box::new(copy), purpose))),
             Some(why) => found = Presence::Closed(why),
         }
     }
@@ -110,6 +118,25 @@ impl Service {
         let (archive, federated) = (self.archive.clone(), self.federated.clone());
         let (study, holder, purpose) = (study.to_owned(), cause.holder.clone(), cause.for_what()?);
         blocking(move || presence(&archive, &*federated, &study, holder.as_deref(), purpose)).await
+    }
+
+    /// A body of what is held, written on a blocking thread: no more of a copy goes out once it is closed.
+    pub async fn body(
+        &self,
+        held: Held,
+        write: impl FnOnce(&mut Sink) -> Result<(), StreamError> + Send + 'static,
+    ) -> Result<Body, HttpError> {
+        let (archive, federated) = (self.archive.clone(), self.federated.clone());
+        let judge =
+            move || closed_since(&archive, &*federated, &held).map_or(Ok(()), |why| Err(StreamError::Closed(why)));
+        self.streams.body(judge, write).await
+    }
+
+    /// Whether another patient's study is in the way of opening this one by its UID.
+    pub async fn collides(&self, study: &str, cause: &Cause) -> anyhow::Result<bool> {
+        let history =
+            self.federated.history(HistoryCall { id: cause.patient.clone(), user: cause.user.clone() }).await?;
+        Ok(history.studies.iter().any(|row| row.study_uid == study && row.collides))
     }
 
     /// What may be shown of a study once those who are fetching it now have done so.
@@ -141,10 +168,9 @@ impl Service {
     }
 }
 
-/// A refusal is the holder's decision and no failure.
 fn outcome(error: anyhow::Error) -> HttpError {
     match error.downcast::<HolderRefused>() {
-        Ok(refused) => HttpError::Refused(refused.to_string()),
+        Ok(refused) => HttpError::HolderRefused(refused),
         Err(error) => HttpError::Elsewhere(format!("the study could not be fetched: {error:#}")),
     }
 }

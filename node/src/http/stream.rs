@@ -19,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::HttpError;
+use crate::dicom::frames::FrameReadError;
+use crate::dicom::source::SourceError;
 
 /// Transfers at one time; each holds a blocking thread and at most `QUEUE_CHUNKS + 1` chunks.
 const STREAMS_MAX: usize = 96;
@@ -49,6 +51,8 @@ pub enum StreamError {
     Gone,
     #[error("the client took nothing for {} s", .0.as_secs())]
     Idle(Duration),
+    #[error("the copy was closed while it was sent: {0}")]
+    Closed(String),
     #[error("{0}")]
     Source(String),
 }
@@ -59,8 +63,21 @@ impl StreamError {
     }
 }
 
+impl From<SourceError> for StreamError {
+    fn from(error: SourceError) -> Self {
+        Self::source(error)
+    }
+}
+
+impl From<FrameReadError> for StreamError {
+    fn from(error: FrameReadError) -> Self {
+        Self::source(error)
+    }
+}
+
 /// Where a writer puts its bytes.
 pub struct Sink {
+    judge: Box<dyn FnMut() -> Result<(), StreamError> + Send>,
     chunks: mpsc::Sender<io::Result<Bytes>>,
     client_wait: Duration,
 }
@@ -71,6 +88,7 @@ impl Sink {
         if bytes.is_empty() {
             return Ok(());
         }
+        (self.judge)()?;
         match self.chunks.try_send(Ok(bytes)) {
             Ok(()) => Ok(()),
             Err(TrySendError::Closed(_)) => Err(StreamError::Gone),
@@ -110,15 +128,16 @@ impl Streams {
         turn.map_err(|_| HttpError::Busy)?.map_err(|closed| HttpError::Internal(closed.to_string()))
     }
 
-    /// A body that `write` writes on a blocking thread.
+    /// A body that `write` writes on a blocking thread; `judge` says before each chunk whether it may still go out.
     pub async fn body(
         &self,
+        judge: impl FnMut() -> Result<(), StreamError> + Send + 'static,
         write: impl FnOnce(&mut Sink) -> Result<(), StreamError> + Send + 'static,
     ) -> Result<Body, HttpError> {
         let turn = self.turn().await?;
         let (chunks, receiver) = mpsc::channel(QUEUE_CHUNKS);
         let (broken, ending) = oneshot::channel();
-        let mut sink = Sink { chunks, client_wait: self.client_wait };
+        let mut sink = Sink { judge: Box::new(judge), chunks, client_wait: self.client_wait };
         tokio::task::spawn_blocking(move || {
             match write(&mut sink) {
                 Ok(()) | Err(StreamError::Gone) => {}
@@ -177,7 +196,7 @@ mod tests {
         let endless = |sink: &mut Sink| loop {
             sink.send(vec![0; 16])?;
         };
-        let body = streams.body(endless).await.expect("a body");
+        let body = streams.body(|| Ok(()), endless).await.expect("a body");
         let place = tokio::time::timeout(DEADLINE, streams.turn()).await.expect("in time");
         drop(place.expect("the place is free again"));
         // And the client, should it come back, sees that the answer is not whole.
@@ -188,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_reads_gets_everything() {
         let streams = Streams::new(1, DEADLINE);
-        let body = streams.body(|sink| (0..100u8).try_for_each(|number| sink.send(vec![number; 10]))).await;
+        let body = streams.body(|| Ok(()), |sink| (0..100u8).try_for_each(|number| sink.send(vec![number; 10]))).await;
         let bytes = axum::body::to_bytes(body.expect("a body"), 1 << 20).await.expect("all");
         assert_eq!((bytes.len(), bytes[999]), (1000, 99));
     }

@@ -9,13 +9,14 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tessera_federation::retrieve::wire::v1::RefusalCode;
 use tessera_policy::Purpose;
 use tessera_storage::MemoryEngine;
 use tower::ServiceExt;
 
 use super::Federated;
 use crate::archive::copies::CopyRecord;
-use crate::archive::ingest::Origin;
+use crate::archive::ingest::{Origin, now_ms};
 use crate::archive::{Archive, TABLES, testing as copied};
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
 use crate::dicom::identifiers::Uid;
@@ -26,7 +27,31 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// What the holder of a study says when its rules are against it.
 pub fn no_consent() -> anyhow::Error {
-    super::HolderRefused("refused by county-b: no consent is in force".into()).into()
+    refused(
+        RefusalCode::DENIED,
+        "the rules or the patient's consent do not allow it",
+        &["no-basis: no consent is in force"],
+    )
+}
+
+/// What it says when it is cut off from the core.
+pub fn cut_off() -> anyhow::Error {
+    refused(RefusalCode::STALE, "its knowledge is too old to decide", &[])
+}
+
+/// What it says when its disk failed.
+pub fn faulty() -> anyhow::Error {
+    refused(RefusalCode::HOLDER_FAULT, "it could not record the disclosure", &[])
+}
+
+/// What it says of a revision that it no longer has.
+pub fn gone() -> anyhow::Error {
+    refused(RefusalCode::NOT_HERE, "it no longer has this revision", &[])
+}
+
+fn refused(code: RefusalCode, why: &str, reasons: &[&str]) -> anyhow::Error {
+    let reasons = reasons.iter().map(|reason| (*reason).to_owned()).collect();
+    super::HolderRefused { code, by: "乙县医院".into(), why: why.into(), reasons }.into()
 }
 
 /// The data sets that arrive, and the archive that takes them.
@@ -67,8 +92,8 @@ impl Federated for Told {
         .boxed()
     }
 
-    fn copy_closed(&self, _: &CopyRecord, _: Option<Purpose>) -> anyhow::Result<Option<String>> {
-        Ok(self.closed.lock().expect("a lock").clone())
+    fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
+        copy.closed(purpose, now_ms(), |_| Ok(self.closed.lock().expect("a lock").clone()))
     }
 
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {
@@ -152,6 +177,13 @@ impl Web {
     pub async fn post(&self, path: &str, kind: &str, body: &str) -> Answer {
         let request = Request::post(path).header("content-type", kind).body(Body::from(body.to_owned()));
         self.send(request.expect("a request")).await
+    }
+
+    /// The body of an answer, to be read as slowly as a test likes.
+    pub async fn open(&self, path: &str) -> axum::body::BodyDataStream {
+        let request = Request::get(path).header("host", "node.test:8080");
+        let request = request.body(Body::empty()).expect("a request");
+        self.router.clone().oneshot(request).await.expect("infallible").into_body().into_data_stream()
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -159,60 +159,11 @@ fn caching(name: &str) -> &'static str {
     if name.split(['/', '.']).any(hashed) { "public, max-age=31536000, immutable" } else { "no-cache" }
 }
 
-/// The viewer's settings; those that mattered are in FIELD's last lines: everything by WADO-RS, from this origin.
+/// The viewer's settings, under this title.
 fn configuration(title: &str) -> String {
+    // Inside a script element as well as in a file of its own the title stays a title.
     let title = serde_json::Value::from(title).to_string().replace('<', "\\u003c");
-    format!(
-        "window.config = {{
-  name: 'tessera',
-  routerBasename: null,
-  extensions: [],
-  modes: [],
-  customizationService: [{{ 'ohif.tours': {{ $set: [] }} }}],
-  whiteLabeling: {{
-    createLogoComponentFn: React => React.createElement(
-      'a',
-      {{ href: '/', title: 'Back to the console', style: {{ color: '#fff', fontSize: '15px', fontWeight: 600 }} }},
-      {title}
-    )
-  }},
-  showStudyList: true,
-  maxNumberOfWebWorkers: 3,
-  showWarningMessageForCrossOrigin: false,
-  showCPUFallbackMessage: false,
-  showLoadingIndicator: true,
-  strictZSpacingForVolumeViewport: true,
-  investigationalUseDialog: {{ option: 'never' }},
-  maxNumRequests: {{ interaction: 20, thumbnail: 10, prefetch: 10 }},
-  defaultDataSourceName: 'tessera',
-  dataSources: [
-    {{
-      namespace: '@ohif/extension-default.dataSourcesModule.dicomweb',
-      sourceName: 'tessera',
-      configuration: {{
-        friendlyName: {title},
-        name: 'tessera',
-        wadoUriRoot: window.location.origin + '/dicom-web',
-        qidoRoot: window.location.origin + '/dicom-web',
-        wadoRoot: window.location.origin + '/dicom-web',
-        qidoSupportsIncludeField: true,
-        supportsReject: false,
-        supportsStow: false,
-        imageRendering: 'wadors',
-        thumbnailRendering: 'wadors',
-        enableStudyLazyLoad: true,
-        supportsFuzzyMatching: true,
-        supportsWildcard: true,
-        dicomUploadEnabled: false,
-        singlepart: 'bulkdata,video',
-        bulkDataURI: {{ enabled: true, relativeResolution: 'studies' }},
-        omitQuotationForMultipartRequest: true
-      }}
-    }}
-  ]
-}};
-"
-    )
+    include_str!("viewer_config.js").replace("'{{title}}'", &title)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use tessera_policy::{
 use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
+use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
 use super::vault::Shelf;
 use crate::archive::ingest::now_ms;
@@ -241,7 +242,8 @@ impl Member {
 
     pub async fn consents(&self, call: IdCall) -> anyhow::Result<Vec<ConsentShown>> {
         let asked = Identifier::parse(&call.id)?;
-        let person = self.person(&asked, false).await?;
+        let occasion = Asked { occasion: Occasion::Consents, user: &call.user };
+        let person = self.person(&asked, occasion).await?;
         let in_ledger: BTreeSet<ConsentId> =
             person.found.consents.iter().map(|consent| consent.details.consent).collect();
         let mut shown: Vec<ConsentShown> =

@@ -10,11 +10,15 @@ use tessera_policy::{ConsentId, Identifier};
 use super::consent::{DAY_MS, granting};
 use super::testing::{A, B, C, REGULATOR, World, patient};
 use crate::archive::ingest::now_ms;
-use crate::control::wire::{ConsentCodeCall, ConsentDone, ConsentRevokeCall, IdCall};
+use crate::control::wire::{ConsentCodeCall, ConsentDone, ConsentRevokeCall, HistoryCall, IdCall};
 use crate::founding::rng;
 
 fn in_days(days: u64) -> UnixMillis {
     UnixMillis(now_ms()).plus_ms(days * DAY_MS)
+}
+
+fn asked(patient: &Identifier) -> IdCall {
+    IdCall { id: patient.reveal_command_form(), user: String::new() }
 }
 
 /// A grant to Hospital B for treatment, recorded by `recorder`.
@@ -38,7 +42,7 @@ async fn code(world: &World, patient: &Identifier, purpose: &str) -> String {
 
 async fn revokes(world: &World, at: usize, consent: &ConsentId, patient: Option<&Identifier>) -> ConsentDone {
     let id = patient.map(Identifier::reveal_command_form);
-    let call = ConsentRevokeCall { consent: consent.to_string(), id };
+    let call = ConsentRevokeCall { consent: consent.to_string(), id, user: String::new() };
     world.while_committing(world.members[at].revoke(call)).await.expect("revoked")
 }
 
@@ -108,7 +112,7 @@ async fn what_the_patient_takes_back_elsewhere_is_denied_everywhere() {
     assert_eq!(again.denial, done.denial, "who asks twice gets the first answer");
     // Hospital C's own grant has the same grantee and purpose; the patient's later word outranks it.
     assert!(!allows(&world, C, &shared).await, "every holder that finds the denial refuses");
-    let shown = world.members[C].consents(IdCall { id: shared.reveal_command_form() }).await.expect("a list");
+    let shown = world.members[C].consents(asked(&shared)).await.expect("a list");
     let denial = shown.iter().find(|shown| shown.decision == "deny").expect("the denial is listed");
     assert_eq!((denial.recorded_by.as_str(), denial.state.as_str()), ("hospital-a", "in force"));
     assert!(denial.effective_at_latest.is_some());
@@ -138,7 +142,7 @@ async fn a_grant_that_lost_its_place_is_written_again_and_a_rejected_one_is_told
     member.consent_settled(consent, Err(Rejection::MALFORMED)).expect("settled");
     let told = member.await_consent(consent, false).await;
     assert!(told.is_err_and(|error| error.to_string().contains("rejected")), "never recorded");
-    let shown = member.consents(IdCall { id: shared.reveal_command_form() }).await.expect("a list");
+    let shown = member.consents(asked(&shared)).await.expect("a list");
     assert!(shown.iter().any(|shown| shown.consent == consent.to_string() && shown.state.contains("not recorded")));
 }
 
@@ -167,6 +171,7 @@ async fn a_regulator_looks_nobody_up() {
     assert_eq!(refused, BlindAnswer::Refused(BlindRefusal::Observer));
     let evaluated = core.evaluate_for(world.node(B), &ask()).expect("an answer");
     assert!(matches!(evaluated, BlindAnswer::Evaluated(_)));
-    let history = world.members[REGULATOR].history("hospital:TRIAL/1").await;
+    let history =
+        world.members[REGULATOR].history(&HistoryCall { id: "hospital:TRIAL/1".into(), user: String::new() }).await;
     assert!(history.is_err_and(|error| error.to_string().contains("looks no patient up")));
 }

@@ -2,23 +2,26 @@
 //!
 //! The holder decided when it was fetched; every opening here is judged again, strictly: a revocation of any consent
 //! that lets this hospital see the study, a denial, or the holder's withdrawal of the record closes the copy, even one
-//! that is recorded and not certified yet. Then only a new fetch, and so the holder's new decision, opens it. The
-//! patient's keys are kept, sealed, for as long as the copy, so this works without a line (P6).
+//! that is recorded and not certified yet; so does what the patient took back at this very site, whatever the ledger
+//! says of it, for copies that were fetched before. Then only a new fetch, and so the holder's new decision, opens it.
+//! The patient's keys are kept, sealed, for as long as the copy, so this works without a line (P6).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use tessera_consensus::SiteId;
 use tessera_federation::blind::IdentifierKey;
 use tessera_federation::history::{self, FoundConsent, History};
-use tessera_federation::wire::v1::OprfSuite;
+use tessera_federation::wire::v1::{EvidenceProof, OprfSuite};
 use tessera_federation::{DisclosureId, policy_site};
 use tessera_policy::{ConsentDecision, ConsentId, Grantee, Purpose, Uid};
 use tessera_storage::engine::Batch;
 use zeroize::Zeroizing;
 
 use super::history::Person;
+use super::requester::purpose;
 use super::vault::Shelf;
 use super::{Member, locked};
 use crate::archive::copies::{CopyId, CopyRecord, Ground};
@@ -36,6 +39,14 @@ struct KeptKey {
     year: u16,
     #[serde(with = "serde_bytes")]
     secret: Vec<u8>,
+}
+
+/// What is fetched, and when.
+pub(super) struct Fetched<'a> {
+    pub holder: &'a SiteId,
+    pub study: &'a Uid,
+    pub purpose: Purpose,
+    pub at_ms: u64,
 }
 
 /// A consent that concerns a copy.
@@ -65,10 +76,11 @@ impl Member {
         disclosure: DisclosureId,
         seen: u64,
     ) -> anyhow::Result<()> {
-        let purpose: Purpose = call.purpose.parse().map_err(|_| anyhow::anyhow!("{} is no purpose", call.purpose))?;
+        let purpose = purpose(call)?;
         let (study, now) = (Uid::parse(&call.study)?, now_ms());
-        let expires_ms = self.archive.working_copy_until(now);
-        let expires_ms = expires_ms.min(self.granted_until(&person.found, &study, purpose, now).unwrap_or(u64::MAX));
+        let fetched = Fetched { holder: &copy.holder, study: &study, purpose, at_ms: now };
+        let granted_until = self.granted_until(&person.found, &fetched)?;
+        let expires_ms = self.archive.working_copy_until(now).min(granted_until.unwrap_or(u64::MAX));
         let ground = Ground { purpose, disclosure, seen, fetched_ms: now, expires_ms };
         let secret = |key: &IdentifierKey| KeptKey { year: key.year(), secret: key.secret_bytes().to_vec() };
         let keys: Vec<KeptKey> = person.keys.iter().map(secret).collect();
@@ -90,32 +102,51 @@ impl Member {
         ours && terms.studies().covers(study)
     }
 
-    /// When the last of the grants ends that a fetch may rest on; `None`: none of them ends, or there is none.
-    fn granted_until(&self, found: &History, study: &Uid, purpose: Purpose, now_ms: u64) -> Option<u64> {
+    /// The grants, in force by the ledger, that a fetch may rest on: those whose evidence the holder can count, which
+    /// are the patient's confirmation by its code and what its own site recorded (DESIGN section 7).
+    fn grants<'a>(&self, found: &'a History, fetched: &Fetched<'_>) -> anyhow::Result<Vec<&'a FoundConsent>> {
+        let holder = self.node_of(fetched.holder)?.map(|node| node.join.join.sites).unwrap_or_default();
+        let is_holders = |site: &SiteId| holder.iter().any(|declared| declared.id == *site);
+        let counts = |consent: &FoundConsent| match &consent.details.proof {
+            EvidenceProof::Code { site, .. } if is_holders(site) => true,
+            _ => is_holders(&consent.details.author),
+        };
         let grants = found.consents.iter().filter(|consent| {
             let terms = &consent.details.terms;
-            let grants = terms.decision() == ConsentDecision::Grant && terms.purposes().covers(purpose);
-            grants && consent.revoked.is_none() && self.concerns_us(consent, study)
+            let grants = terms.decision() == ConsentDecision::Grant && terms.purposes().covers(fetched.purpose);
+            let lasts = terms.not_after().is_none_or(|end| fetched.at_ms < end.as_u64());
+            grants && lasts && counts(consent) && consent.revoked.is_none() && self.concerns_us(consent, fetched.study)
         });
-        let ends: Vec<Option<u64>> =
-            grants.map(|consent| consent.details.terms.not_after().map(|time| time.as_u64())).collect();
-        let in_force = ends.into_iter().filter(|end| end.is_none_or(|end| now_ms < end));
-        in_force.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten()
+        Ok(grants.collect())
+    }
+
+    /// When the last of the grants ends that a fetch may rest on; `None`: none of them ends, or there is none.
+    fn granted_until(&self, found: &History, fetched: &Fetched<'_>) -> anyhow::Result<Option<u64>> {
+        let mut ends = Vec::new();
+        for consent in self.grants(found, fetched)? {
+            if !self.is_revoked_here(&consent.details.consent)? {
+                ends.push(consent.details.terms.not_after().map(|time| time.as_u64()));
+            }
+        }
+        Ok(ends.into_iter().reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten())
+    }
+
+    /// Whether all that a fetch may rest on was taken back by the patient at this very site: then nobody is asked,
+    /// because the holder may not know of it. Names one such consent.
+    pub(super) fn taken_back_here(&self, found: &History, fetched: &Fetched<'_>) -> anyhow::Result<Option<ConsentId>> {
+        let mut taken_back = None;
+        for consent in self.grants(found, fetched)? {
+            if !self.is_revoked_here(&consent.details.consent)? {
+                return Ok(None);
+            }
+            taken_back = Some(consent.details.consent);
+        }
+        Ok(taken_back)
     }
 
     /// Why a copy may not be shown now, for a purpose or for any; `None`: it may. Reads the local replica only.
     pub fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
-        let concerns = self.concerns(copy)?;
-        let now = now_ms();
-        let mut why = "its time has passed".to_owned();
-        let asked = |ground: &&Ground| purpose.is_none_or(|purpose| ground.purpose == purpose);
-        for ground in copy.grounds.iter().filter(asked).filter(|ground| now < ground.expires_ms) {
-            match self.closes(&concerns, ground) {
-                None => return Ok(None),
-                Some(closed) => why = closed,
-            }
-        }
-        Ok(Some(why))
+        copy.closed(purpose, now_ms(), |ground| Ok(self.closes(&*self.concerns(copy)?, ground)))
     }
 
     fn closes(&self, concerns: &Concerns, ground: &Ground) -> Option<String> {
@@ -127,9 +158,14 @@ impl Member {
         }
         concerns.consents.iter().find_map(|consent| {
             let Concern { id, denies, recorded, revoked } = consent;
-            // What can't be read is taken as revoked.
-            let here = revoked.is_none() && self.is_revoked_here(id).unwrap_or(true);
-            if here || revoked.is_some_and(|revoked| revoked >= ground.seen) {
+            // An entry that was not yet among those seen has an index of at least their number; what was said here
+            // when the ledger had as many entries may have been said after the fetch.
+            let taken_back = match revoked {
+                Some(revoked) => *revoked >= ground.seen,
+                // Where the disk can't say, it is taken as revoked.
+                None => self.revoked_here_at(id).map_or(true, |at| at.is_some_and(|at| at >= ground.seen)),
+            };
+            if taken_back {
                 return Some(format!("consent {id} was revoked after it was fetched"));
             }
             (*denies && *recorded >= ground.seen).then(|| format!("the patient has denied it since, by consent {id}"))
@@ -162,6 +198,9 @@ impl Member {
         }
         let newest_year = keys.iter().map(IdentifierKey::year).max().unwrap_or(0);
         let found = history::look_up(&self.replica, &keys)?;
+        // It could be a denial.
+        let unread = found.problems.iter().find(|problem| problem.may_hide_something());
+        ensure!(unread.is_none(), "the patient's consents could not all be read: {unread:?}");
         let study = Uid::parse(&copy.study.description.study)?;
         let consents = found.consents.iter().filter(|consent| self.concerns_us(consent, &study));
         let consents = consents.map(|consent| Concern {
@@ -178,8 +217,8 @@ impl Member {
     }
 
     fn give_up_old_copies(&self) -> anyhow::Result<()> {
-        let now = self.trusted().map_or_else(|_| now_ms(), |(now, _)| now.0.max(now_ms()));
-        let given_up = self.archive.give_up_old_copies(now)?;
+        // Not by the wall clock, which may have jumped: a copy that is past its time is closed meanwhile.
+        let given_up = self.archive.give_up_old_copies(self.surely().0)?;
         let mut batch = Batch::new();
         for copy in &given_up {
             self.vault.delete(&mut batch, Shelf::CopyKeys, &copy.bytes());

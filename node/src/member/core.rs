@@ -5,11 +5,12 @@
 //! never part of a backup.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use tessera_consensus::certify::{BatchEnd, Certifier, CosignResult, Identity, Input, Output, View};
 use tessera_consensus::checkpoint::{Certificate, Checkpoint, SignedCheckpoint, SigningGuard};
 use tessera_consensus::grpc::Call;
@@ -27,10 +28,13 @@ use tessera_consensus::wire::{decode, encode};
 use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::BlindRequest;
+use tessera_storage::engine::EngineError;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::clock::clocks;
+use super::seat::GUARD;
 use super::{Member, locked};
 use crate::archive::ingest::now_ms;
 use crate::home::replace;
@@ -72,6 +76,13 @@ impl CoreHandle {
     }
 }
 
+/// What one core node asks another to sign, and what its own clock shows.
+#[derive(Serialize, Deserialize)]
+struct CosignAsk {
+    checkpoint: Checkpoint,
+    asked_at: UnixMillis,
+}
+
 struct Service {
     member: Arc<Member>,
     raft: RaftCore,
@@ -84,11 +95,12 @@ impl CoreService for Service {
         self.raft.submit(submissions).await
     }
 
-    async fn cosign(&self, peer: Peer, checkpoint: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
+    async fn cosign(&self, peer: Peer, ask: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
         let invalid = |error: &dyn std::fmt::Display| ServiceError::Invalid(error.to_string());
-        let checkpoint: Checkpoint = decode("checkpoint", &checkpoint, MESSAGE_BYTES_MAX).map_err(|e| invalid(&e))?;
+        let ask: CosignAsk = decode("cosign request", &ask, MESSAGE_BYTES_MAX).map_err(|e| invalid(&e))?;
+        let CosignAsk { checkpoint, asked_at } = ask;
         let (sender, receiver) = oneshot::channel();
-        let asked = (Input::CosignRequest { from: peer.node, checkpoint }, Some(sender));
+        let asked = (Input::CosignRequest { from: peer.node, checkpoint, asked_at }, Some(sender));
         self.inputs.try_send(asked).map_err(|_| ServiceError::Exhausted("the certifier is busy".into()))?;
         let result = receiver.await.map_err(|_| ServiceError::Unavailable("another request took its place".into()))?;
         Ok(encode(&result))
@@ -100,7 +112,8 @@ impl CoreService for Service {
         let signed = SignedCheckpoint::parse(&note).map_err(|e| invalid(&e))?;
         let core = self.member.replica.core().map_err(|e| invalid(&e))?;
         let certificate = signed.verify(&core, self.member.replica.federation()).map_err(|e| invalid(&e))?;
-        self.member.take_certificate(certificate);
+        // Whether it contradicts what is here shows in the task that follows, which ends the node.
+        self.member.hear_of(certificate);
         Ok(())
     }
 
@@ -154,14 +167,20 @@ pub async fn start(member: &Arc<Member>, tasks: &mut JoinSet<anyhow::Result<()>>
             member.advanced();
         })
     };
+    let raft_directory = directory.join("raft");
+    let raft_engine = match RocksEngine::open(&raft_directory, &log_store::TABLES, EngineOptions::default()) {
+        Ok(engine) => Arc::new(engine),
+        // It confirmed what it no longer has.
+        Err(error @ EngineError::LostWrites { .. }) => return member.lose_seat(&error.to_string()),
+        Err(error) if error.is_damage() => {
+            return Err(error).with_context(|| damaged_log(&raft_directory));
+        }
+        Err(error) => return Err(error).with_context(|| raft_directory.display().to_string()),
+    };
     let started = Core::start(CoreSetup {
         seat,
         node: member.node,
-        raft_engine: Arc::new(RocksEngine::open(
-            &directory.join("raft"),
-            &log_store::TABLES,
-            EngineOptions::default(),
-        )?),
+        raft_engine,
         watermark: Arc::new(FileWatermark::open(&directory.join("watermark"))?),
         replica: member.replica.clone(),
         clock: Arc::new(|| UnixMillis(now_ms())),
@@ -187,10 +206,18 @@ pub async fn start(member: &Arc<Member>, tasks: &mut JoinSet<anyhow::Result<()>>
     }
     let handle = CoreHandle { raft: raft.clone(), inputs: inputs.clone() };
     member.core.set(handle).ok().context("the core was started twice")?;
-    let driver = Driver::new(member.clone(), raft.clone(), transport, inputs, directory.join("guard"))?;
+    let driver = Driver::new(member.clone(), raft.clone(), transport, inputs, directory.join(GUARD))?;
     tasks.spawn(driver.run(receiver));
     tasks.spawn(async move { anyhow::bail!("Raft has stopped: {}; start the node again", raft.stopped().await) });
     Ok(())
+}
+
+fn damaged_log(directory: &Path) -> String {
+    format!(
+        "the Raft log of this core node is damaged. Stop the node, check the disk, remove the directory {} and start \
+         again: without its log the node gives up its seat in the core, and goes on as a member",
+        directory.display()
+    )
 }
 
 fn batch_end(c: &Checkpoint) -> BatchEnd {
@@ -223,8 +250,8 @@ impl Driver {
             Ok(bytes) => {
                 SigningGuard::from_bytes(&bytes).context("the signing guard is damaged; this node can't sign")?
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => SigningGuard::new(),
-            Err(error) => return Err(error).context(guard.display().to_string()),
+            // It is made with the seat ([`super::seat`]): nobody signs without memory of what was signed.
+            Err(error) => return Err(error).context(format!("the signing guard {}", guard.display())),
         };
         let core = member.replica.core()?;
         let own = core.member(&member.node).context("this node is not in the core")?;
@@ -245,50 +272,53 @@ impl Driver {
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    self.look_for_the_leader()?;
-                    self.step(Input::Tick)?;
+                    self.look_for_the_leader().await?;
+                    self.step(Input::Tick).await?;
                 }
                 asked = receiver.recv() => {
                     let Some((input, reply)) = asked else { return Ok(()) };
-                    if let (Input::CosignRequest { from, checkpoint }, Some(reply)) = (&input, reply) {
+                    if let (Input::CosignRequest { from, checkpoint, .. }, Some(reply)) = (&input, reply) {
                         self.waiting.retain(|(.., reply)| !reply.is_closed());
                         self.waiting.push((*from, *checkpoint, reply));
                     }
-                    self.step(input)?;
+                    self.step(input).await?;
                 }
             }
         }
     }
 
-    fn look_for_the_leader(&mut self) -> anyhow::Result<()> {
+    async fn look_for_the_leader(&mut self) -> anyhow::Result<()> {
         let leader = self.raft.leader().and_then(|seat| locked(&self.seats).get(&seat).map(|node| node.node));
         if leader != self.leader {
             self.leader = leader;
-            self.step(Input::LeaderChanged { leader })?;
+            self.step(Input::LeaderChanged { leader }).await?;
         }
         Ok(())
     }
 
-    fn step(&mut self, input: Input) -> anyhow::Result<()> {
+    async fn step(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let cores = [self.member.replica.core()?];
-            let outputs = self.certifier.step(UnixMillis(now_ms()), input, View { cores: &cores });
+            let outputs = self.certifier.step(clocks(), input, View { cores: &cores });
             for output in outputs {
-                inputs.extend(self.carry_out(output)?);
+                inputs.extend(self.carry_out(output).await?);
             }
         }
         Ok(())
     }
 
     /// Carries out one output; what follows from it at once is the next input.
-    fn carry_out(&mut self, output: Output) -> anyhow::Result<Option<Input>> {
+    async fn carry_out(&mut self, output: Output) -> anyhow::Result<Option<Input>> {
         match output {
             Output::PersistGuard { guard } => {
-                replace(&self.guard, &guard.to_bytes()).context("the signing guard could not be written")?;
+                // The step that the signature leaves with comes behind this, and the runtime's threads are not for fsync.
+                let (path, bytes) = (self.guard.clone(), guard.to_bytes());
+                let written = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await?;
+                written.context("the signing guard could not be written")?;
                 return Ok(Some(Input::GuardDurable { guard }));
             }
-            Output::SendRequest { to, checkpoint } => self.ask(to, checkpoint),
+            Output::SendRequest { to, checkpoint, asked_at } => self.ask(to, CosignAsk { checkpoint, asked_at }),
             Output::SendReply { to, checkpoint, result } => {
                 let asked = self.waiting.iter().position(|(from, about, _)| (from, about) == (&to, &checkpoint));
                 if let Some(asked) = asked {
@@ -296,38 +326,48 @@ impl Driver {
                     tracing::trace!(gone, "cosigned");
                 }
             }
-            Output::Certified(certificate) => self.publish(certificate),
-            Output::Divergence { ours, theirs, peer } => {
-                tracing::error!(
-                    ?ours,
-                    ?theirs,
-                    ?peer,
-                    "two core nodes hold different ledgers; certification stops here"
-                );
+            Output::Certified(certificate) => self.publish(certificate)?,
+            Output::Divergence { ours, theirs, peer: None } => {
+                tracing::error!(?ours, ?theirs, "this core node applied something else than what the core certified");
+                return Err(self.member.diverged());
             }
-            Output::FaultyReply { peer, fault } => tracing::warn!(?peer, %fault, "a cosignature is not counted"),
+            Output::Divergence { ours, theirs, peer } => {
+                let who = peer.map_or_else(String::new, |peer| self.member.peer_name(&peer));
+                let what = format!(
+                    "two core nodes hold different ledgers, this one and {who}, at size {}: {ours:?} here, {theirs:?} \
+                     there; certification stops here",
+                    ours.size.0
+                );
+                self.member.set_divergence(what);
+            }
+            Output::FaultyReply { peer, fault } => {
+                self.member.suspect(peer, &format_args!("a cosignature that is not counted: {fault}"));
+            }
         }
         Ok(None)
     }
 
-    fn ask(&self, to: NodeId, checkpoint: Checkpoint) {
+    fn ask(&self, to: NodeId, ask: CosignAsk) {
         let Some(peer) = locked(&self.seats).values().find(|node| node.node == to).cloned() else { return };
-        let (transport, inputs) = (self.transport.clone(), self.inputs.clone());
+        let (member, transport, inputs) = (self.member.clone(), self.transport.clone(), self.inputs.clone());
         tokio::spawn(async move {
-            let answer = transport.request(&peer, Call::Cosign, encode(&checkpoint), COSIGN_TIMEOUT).await;
+            let answer = transport.request(&peer, Call::Cosign, encode(&ask), COSIGN_TIMEOUT).await;
             let Ok(bytes) = answer else { return };
-            if let Ok(result) = decode::<CosignResult>("cosign reply", &bytes, MESSAGE_BYTES_MAX) {
-                let reply = Input::CosignReply { from: to, checkpoint, result };
-                let gone = inputs.send((reply, None)).await.is_err();
-                tracing::trace!(gone, "cosign reply");
+            match decode::<CosignResult>("cosign reply", &bytes, MESSAGE_BYTES_MAX) {
+                Ok(result) => {
+                    let reply = Input::CosignReply { from: to, checkpoint: ask.checkpoint, result };
+                    let gone = inputs.send((reply, None)).await.is_err();
+                    tracing::trace!(gone, "cosign reply");
+                }
+                Err(error) => member.suspect(to, &error),
             }
         });
     }
 
     /// Keeps a new certificate, and tells the other core nodes and the gossip.
-    fn publish(&self, certificate: Certificate) {
+    fn publish(&self, certificate: Certificate) -> anyhow::Result<()> {
         let note = certificate.signed().to_note();
-        self.member.take_certificate(certificate);
+        self.member.take_certificate(certificate)?;
         let peers: Vec<CoreNode> =
             locked(&self.seats).values().filter(|node| node.node != self.member.node).cloned().collect();
         for peer in peers {
@@ -340,5 +380,6 @@ impl Driver {
         if let Ok(peers) = self.member.peers() {
             peers.publish(note);
         }
+        Ok(())
     }
 }

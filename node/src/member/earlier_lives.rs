@@ -28,6 +28,9 @@ const LOST_COUNTED_MAX: usize = 10_000;
 /// Studies opened again in one write.
 const REOPENED_AT_ONCE: usize = 1_000;
 
+/// After so many entries of others the position is kept too.
+const KEPT_EVERY: u64 = 1_000;
+
 const EXAMINED: &[u8] = b"size";
 const REGISTERED_IN: &[u8] = b"registered in";
 
@@ -99,9 +102,11 @@ impl Member {
             for (index, entry) in (from.0..).map(LedgerIndex).zip(&entries) {
                 self.examine(index, &Leaf::from_bytes(&entry.leaf)?, &mut batch)?;
             }
+            let before = from;
             from = LedgerSize(from.0 + entries.len() as u64);
-            if !batch.is_empty() {
-                // With the notes that it took away: an entry without its note is not met a second time.
+            if !batch.is_empty() || before.0 / KEPT_EVERY < from.0 / KEPT_EVERY {
+                // With the notes that it took away: an entry without its note is not met a second time. And now and
+                // then without, so that a node with few entries of its own does not begin at the beginning again.
                 self.vault.put(&mut batch, Shelf::Examined, EXAMINED, &from.0);
                 self.archive.submit(batch)?;
             }

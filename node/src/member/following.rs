@@ -1,23 +1,21 @@
 //! Following, serving and sending: the tasks between this member and its peers.
 //!
 //! The follower is a sans-IO machine; this task feeds it and carries out what it says. On a core node with its seat it
-//! only takes certificates, for entries come by Raft. The sender hands the outbox's pending commands to a core node, again and
-//! again until the ledger has certified them; repeating is harmless.
+//! only takes certificates, for entries come by Raft. The sender settles what was certified and hands the rest of the
+//! outbox in (`handing_in`).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tessera_consensus::Lane;
 use tessera_consensus::checkpoint::Certificate;
 use tessera_consensus::follow::{Follower, Input, Mode, Output};
 use tessera_consensus::kernel;
-use tessera_consensus::raft::intake::{SubmitError, SubmitResult};
 use tessera_consensus::replica::ReplicaError;
-use tessera_consensus::wire::v1::{Role, Submission};
+use tessera_consensus::wire::v1::Role;
 use tessera_consensus::{NodeId, UnixMillis};
-use tessera_federation::net::SubmitOutcome;
 use tessera_federation::outbox::Settled;
+use tessera_storage::engine::wait_durable;
 use tokio::sync::mpsc;
 
 use super::{Member, locked};
@@ -28,6 +26,11 @@ pub const INPUTS_MAX: usize = 256;
 const TICK: Duration = Duration::from_millis(200);
 /// Commands sent in one go.
 const SENT_MAX: usize = 128;
+/// What a person reads when the node ends, or does not start, because of it.
+pub const DIVERGED: &str = "the ledger in this directory differs from what the federation's core certified, so this node \
+    decides and serves nothing on it and has stopped. Images and outbox are not touched. Keep a copy of the ledger \
+    directory for examination and tell the federation's operators; a hospital outside the core may then remove the \
+    ledger directory and start again: the node fetches the ledger anew";
 /// Pause between two attempts at an unreachable core.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
 /// How often the registrar looks for quiet studies.
@@ -35,7 +38,9 @@ const REGISTER_EVERY: Duration = Duration::from_millis(250);
 
 impl Member {
     /// A certificate, from certification here or from a peer, whose size the replica has or will soon have reached.
-    pub fn take_certificate(&self, certificate: Certificate) {
+    ///
+    /// An error where what is here is not what the core certified: this node must end, and decides nothing any more.
+    pub fn take_certificate(&self, certificate: Certificate) -> anyhow::Result<()> {
         let seen = certificate.clone();
         match self.replica.certified(certificate) {
             Ok(true) => {
@@ -46,9 +51,21 @@ impl Member {
             }
             Ok(false) => {}
             Err(ReplicaError::Diverged { size }) => {
-                tracing::error!(size, "this replica differs from what the core certified; it stops applying");
+                tracing::error!(size, "this replica differs from what the core certified");
+                return Err(self.diverged());
             }
             Err(error) => tracing::error!(%error, "a certificate could not be kept"),
+        }
+        Ok(())
+    }
+
+    /// Writes down that this replica is not the federation's ledger. What it returns must end the node.
+    pub fn diverged(&self) -> anyhow::Error {
+        let engine = &**self.replica.engine();
+        let kept = self.replica.diverge().and_then(|ticket| wait_durable(engine, ticket));
+        match kept {
+            Ok(()) => anyhow::anyhow!(DIVERGED),
+            Err(error) => anyhow::Error::new(error).context(DIVERGED),
         }
     }
 }
@@ -86,16 +103,11 @@ async fn carry_out(member: &Arc<Member>, inputs: &mpsc::Sender<Input>, output: O
         Output::Ask { peer, request } => {
             let (member, inputs) = (member.clone(), inputs.clone());
             tokio::spawn(async move {
-                let reply = match member.peers() {
-                    Ok(peers) => peers.follow(peer, request).await,
-                    Err(error) => Err(error),
-                };
+                let Ok(peers) = member.peers() else { return };
+                let reply = peers.follow(peer, request).await;
                 let input = match reply {
                     Ok(reply) => Input::Reply { from: peer, reply },
-                    Err(error) => {
-                        tracing::debug!(?peer, %error, "a peer did not answer");
-                        Input::Failed { from: peer }
-                    }
+                    Err(error) => Input::Failed { from: peer, at_fault: member.no_answer(peer, &error) },
                 };
                 let ended = inputs.send(input).await.is_err();
                 tracing::trace!(ended, "reply for the follower");
@@ -110,13 +122,14 @@ async fn carry_out(member: &Arc<Member>, inputs: &mpsc::Sender<Input>, output: O
             let inputs = inputs.clone();
             tokio::spawn(async move { inputs.send(applied).await.is_err() });
         }
-        Output::Certified(certificate) => member.take_certificate(certificate),
+        Output::Certified(certificate) => member.take_certificate(certificate)?,
         Output::PassOn { note } => {
             if let Ok(peers) = member.peers() {
                 peers.publish(note);
             }
         }
-        Output::Refused { peer, why } => tracing::warn!(?peer, %why, "refused what a peer said"),
+        Output::Refused { peer, why } if why.is_fault() => member.suspect(peer, &why),
+        Output::Refused { peer, why } => tracing::debug!(?peer, %why, "of no use here"),
     }
     Ok(())
 }
@@ -126,7 +139,10 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
     let mut progress = member.progress.subscribe();
     loop {
         if progress.borrow_and_update().caught_up {
-            member.examine_own_entries()?;
+            // What is urgent does not wait for what may take long after a start.
+            hand_in_lane(&member, Lane::Urgent).await?;
+            let examining = member.clone();
+            tokio::task::spawn_blocking(move || examining.examine_own_entries()).await??;
             loop {
                 let settled = member.outbox.settle(&member.replica)?;
                 if settled.is_empty() {
@@ -137,11 +153,9 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
                 }
             }
             member.write_consents_again().await?;
+            member.anchor_kept_receipts()?;
             for lane in Lane::ALL {
-                let pending = member.outbox.pending(lane, SENT_MAX)?;
-                if !pending.is_empty() {
-                    hand_in(&member, pending).await;
-                }
+                hand_in_lane(&member, lane).await?;
             }
         }
         tokio::select! {
@@ -160,53 +174,12 @@ async fn settle_one(member: &Arc<Member>, command: &Settled) {
     }
 }
 
-/// To the own core, or to the first core node that answers.
-async fn hand_in(member: &Member, submissions: Vec<Submission>) {
-    let unplaced = submissions.into_iter().filter(|submission| {
-        let body = &submission.command.body;
-        !matches!(member.replica.placed(&body.stream, body.sequence), Ok(Some(_)))
-    });
-    let submissions: Vec<Submission> = unplaced.collect();
-    if submissions.is_empty() {
-        return;
+async fn hand_in_lane(member: &Member, lane: Lane) -> anyhow::Result<()> {
+    let pending = member.outbox.pending(lane, SENT_MAX)?;
+    if !pending.is_empty() {
+        member.hand_in(lane, pending).await;
     }
-    if let Some(core) = member.core.get() {
-        return log(core.submit(submissions).await);
-    }
-    let (Ok(peers), Ok(nodes)) = (member.peers(), member.core_nodes()) else { return };
-    // Each time another one begins: one that answers and does nothing must not keep this node out.
-    let first = member.handed_in.fetch_add(1, Ordering::Relaxed) % nodes.len().max(1);
-    for node in nodes.iter().cycle().skip(first).take(nodes.len()).copied() {
-        match peers.submit(node, submissions.clone()).await {
-            Ok(outcomes) if outcomes.iter().any(|outcome| !matches!(outcome, SubmitOutcome::Later)) => {
-                for outcome in &outcomes {
-                    if let SubmitOutcome::Refused(_) | SubmitOutcome::Conflict { .. } = outcome {
-                        tracing::warn!(?outcome, "the core refused a command of this node");
-                    }
-                }
-                return;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(?node, %error, "a core node did not take the outbox's commands"),
-        }
-    }
-}
-
-fn log(results: Vec<SubmitResult>) {
-    for result in results {
-        match result {
-            Ok(_) => {}
-            Err(
-                SubmitError::NotLeader { .. }
-                | SubmitError::LeaderChanged
-                | SubmitError::Overloaded
-                | SubmitError::Unreachable(_),
-            ) => {
-                tracing::debug!("the core did not take a command yet; it is sent again");
-            }
-            Err(error) => tracing::warn!(%error, "the core refused a command of this node"),
-        }
-    }
+    Ok(())
 }
 
 /// Registers quiet studies for ever. While the replica has not caught up, or the core can't be asked for a key,

@@ -9,10 +9,10 @@ use tessera_federation::history::{self, FoundStudy, History};
 use tessera_policy::{ConsentId, Identifier};
 
 use super::Member;
-use crate::archive::catalogue;
-use crate::archive::copies::{self, CopyId};
-use crate::archive::ingest::now_ms;
-use crate::control::wire::{HistoryDone, HistoryStudy};
+use super::lookups::{Asked, Occasion};
+use crate::archive::catalogue::StudyRecord;
+use crate::archive::copies::{self, CopyId, CopyRecord, Shown};
+use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
 
 /// Numbers of one person that a lookup follows.
 pub const IDENTIFIERS_MAX: usize = 16;
@@ -30,13 +30,13 @@ pub struct Person {
 }
 
 impl Member {
-    /// Follows links from `identifier` to the person's other numbers. `own`: keep the keys.
-    pub async fn person(&self, identifier: &Identifier, own: bool) -> anyhow::Result<Person> {
+    /// Follows links from `identifier` to the person's other numbers. Who asked is written down first.
+    pub async fn person(&self, identifier: &Identifier, asked: Asked<'_>) -> anyhow::Result<Person> {
         let mut person = Person::default();
         let mut seen = BTreeSet::from([identifier.clone()]);
         let mut queue = VecDeque::from([identifier.clone()]);
         while let Some(identifier) = queue.pop_front() {
-            let keys = match self.keys_of(&identifier, own).await {
+            let keys = match self.keys_of(&identifier, false).await {
                 Ok(keys) => keys,
                 // The first number must be answered for; without a further one the rest still counts.
                 Err(error) if person.identifiers.is_empty() => return Err(error),
@@ -53,8 +53,9 @@ impl Member {
             }
             person.missing.extend(found.problems.iter().map(|problem| {
                 let site = problem.site.as_ref().map_or_else(|| "a site".to_owned(), ToString::to_string);
-                format!("a record of {site}: {}", problem.why)
+                format!("a record of {site}: {}", problem.cause)
             }));
+            self.note_unreadable(&found.problems);
             let under = found.consents.iter().map(|consent| (consent.details.consent, identifier.clone()));
             person.consents_under.extend(under);
             person.identifiers.push(identifier);
@@ -64,15 +65,17 @@ impl Member {
             person.found.links.extend(found.links);
             person.found.consents.extend(found.consents);
         }
+        self.note_lookup(&person, asked).await?;
         Ok(person)
     }
 
     /// The answer for people and programs.
-    pub async fn history(&self, id: &str) -> anyhow::Result<HistoryDone> {
-        let identifier = Identifier::parse(id)?;
-        let person = self.person(&identifier, false).await?;
-        let mut done =
-            HistoryDone { patient: identifier.to_string(), missing: person.missing, ..HistoryDone::default() };
+    pub async fn history(&self, call: &HistoryCall) -> anyhow::Result<HistoryDone> {
+        let identifier = Identifier::parse(&call.id)?;
+        let asked = Asked { occasion: Occasion::History, user: &call.user };
+        let mut person = self.person(&identifier, asked).await?;
+        let missing = std::mem::take(&mut person.missing);
+        let mut done = HistoryDone { patient: identifier.to_string(), missing, ..HistoryDone::default() };
         done.ledger_size = self.replica.size().0;
         (done.as_of, done.freshness_ms) = self.as_of();
         for study in person.found.current() {
@@ -94,27 +97,52 @@ impl Member {
                 shown.body_region = open.body_region.to_string();
                 shown.objects = open.objects;
                 shown.state = open.state.to_string();
-                shown.copy_here = !here && self.has_open_copy(study, &shown.study_uid)?;
-                if let Some(local) = catalogue::study(&**self.archive.engine(), &shown.study_uid)? {
-                    shown.patient_name = local.description.patient_name;
-                    shown.description = local.description.study_description;
-                }
+                self.say_what_is_here(&person, &mut shown)?;
             }
             done.studies.push(shown);
         }
         Ok(done)
     }
 
-    /// Whether a copy of this record, of whatever revision, may be shown now.
-    fn has_open_copy(&self, study: &FoundStudy, uid: &str) -> anyhow::Result<bool> {
-        let of_record = |copy: &CopyId| copy.holder == study.details.site && copy.record == study.details.record;
-        for copy in copies::of_study(&**self.archive.engine(), uid)? {
-            let open = of_record(&copy.id) && copy.ground(None, now_ms()).is_some();
+    /// What this archive has of a record's study, and whether something of another patient's is in the way.
+    fn say_what_is_here(&self, person: &Person, shown: &mut HistoryStudy) -> anyhow::Result<()> {
+        let view = &**self.archive.engine();
+        let is_open = |copy: &CopyRecord| matches!(self.copy_closed(copy, None), Ok(None));
+        let is_place = |copy: &CopyId| {
+            let same = |study: &FoundStudy| study.details.record == copy.record && study.details.site == copy.holder;
+            person.found.studies.iter().any(same)
+        };
+        let of_row =
+            |copy: &CopyRecord| copy.id.holder.as_str() == shown.site && copy.id.record.to_string() == shown.record;
+        let own_site = |study: &FoundStudy| self.config.site.iter().any(|own| own.id == study.details.site);
+        let same_uid = |study: &FoundStudy| {
+            study.details.shown.as_ref().is_some_and(|open| open.study_uid.as_str() == shown.study_uid)
+        };
+        let registered = person.found.studies.iter().any(|study| own_site(study) && same_uid(study));
+        let is_own = |own: &StudyRecord| registered || self.is_of(person, own);
+        let found = copies::of_patient(view, &shown.study_uid, is_own, is_place, &is_open)?;
+        shown.collides = found.collides;
+        let described = match found.shown {
+            Some(Shown::Own(own)) => Some(*own),
             // A copy that can't be judged is not shown; the fetch says why.
-            if open && matches!(self.copy_closed(&copy, None), Ok(None)) {
-                return Ok(true);
-            }
+            Some(Shown::Copy(copy)) => Some(copy.study),
+            None => None,
+        };
+        let row_copy =
+            copies::of_study(view, &shown.study_uid)?.into_iter().any(|copy| of_row(&copy) && is_open(&copy));
+        shown.copy_here = !shown.here && row_copy;
+        if let Some(study) = described {
+            shown.patient_name = study.description.patient_name;
+            shown.description = study.description.study_description;
         }
-        Ok(false)
+        Ok(())
+    }
+
+    /// Whether a study of this archive is this person's, by its number or by the crosswalk.
+    fn is_of(&self, person: &Person, own: &StudyRecord) -> bool {
+        // What can't be resolved is nobody's.
+        self.resolve(&own.description).is_ok_and(|found| {
+            person.identifiers.iter().any(|number| *number == found.local || found.linked.contains(number))
+        })
     }
 }

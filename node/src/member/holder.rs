@@ -7,10 +7,13 @@
 //!    handed out, for what the patient agreed to, and for one consent (DESIGN section 7).
 //! 3. A denial counts whoever recorded it and with whatever evidence: what is refused wrongly costs a question, what
 //!    is sent wrongly stays known.
+//! 4. What this replica has not read could be a denial, and is refused like one. What its author wrote so that nobody
+//!    can read it is none (`federation`, `history`): a member cannot close a patient by writing rubbish, only by a
+//!    denial, which says who wrote it.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use tessera_consensus::SiteId;
+use tessera_consensus::{SiteId, UnixMillis};
 use tessera_federation::history::{self, FoundConsent};
 use tessera_federation::{policy_site, policy_time};
 use tessera_policy::{
@@ -22,6 +25,13 @@ use super::Member;
 use super::history::IDENTIFIERS_MAX;
 use super::registrar::Registration;
 use crate::archive::catalogue;
+
+/// The rules' answer, and until when it can stand at the latest.
+pub struct Decided {
+    pub decision: Decision,
+    /// When the first of the patient's consents ends: then it is decided again.
+    pub until: Option<UnixMillis>,
+}
 
 /// Who asks for what.
 pub struct Question {
@@ -58,9 +68,10 @@ impl Member {
         while let Some(identifier) = queue.pop_front() {
             let keys = self.keys_of(&identifier, true).await?;
             let history = history::look_up(&self.replica, &keys)?;
-            // What can't be read could be a denial.
-            let problems = &history.problems;
-            anyhow::ensure!(problems.is_empty(), "the patient's consents could not all be read: {problems:?}");
+            self.note_unreadable(&history.problems);
+            // Invariant 4.
+            let unread = history.problems.iter().find(|problem| problem.may_hide_something());
+            anyhow::ensure!(unread.is_none(), "the patient's consents could not all be read: {unread:?}");
             let linked_here =
                 history.links.iter().filter(|link| link.ended.is_none() && self.is_own(&link.details.site));
             for link in linked_here {
@@ -104,7 +115,8 @@ impl Member {
     }
 
     /// The rules' answer. Refusing is the default: an error is a refusal too, for the caller.
-    pub async fn decide(&self, question: &Question) -> anyhow::Result<Decision> {
+    pub async fn decide(&self, question: &Question) -> anyhow::Result<Decided> {
+        anyhow::ensure!(!self.replica.is_diverged(), "this node's ledger is not the federation's");
         let Registration { study, site, .. } = &question.registration;
         let record = catalogue::study(&**self.archive.engine(), study)?;
         let modalities = record.map(|record| record.modalities).unwrap_or_default();
@@ -112,8 +124,10 @@ impl Member {
         let consents = self.known_consents(identifiers).await?;
         let (now, age) = match self.trusted() {
             Ok((now, age)) => (now, age),
-            Err(_) => (tessera_consensus::UnixMillis(crate::archive::ingest::now_ms()), None),
+            Err(_) => (UnixMillis(crate::archive::ingest::now_ms()), None),
         };
+        let ends = consents.iter().filter_map(|consent| consent.terms.not_after());
+        let until = ends.map(|end| UnixMillis(end.as_u64())).filter(|end| *end >= now).min();
         let request = Request {
             principal: question.user.clone(),
             requester: policy_site(&question.requester),
@@ -140,6 +154,6 @@ impl Member {
                 now: policy_time(now),
             },
         };
-        Ok(self.rules.decide(&request))
+        Ok(Decided { decision: self.rules.decide(&request), until })
     }
 }

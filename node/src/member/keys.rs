@@ -4,21 +4,66 @@
 //! (P6). Others are asked for at each lookup and forgotten: a stranger can't be looked up while cut off from the
 //! core, and the answer says so (P7).
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 use tessera_consensus::NodeId;
 use tessera_consensus::kernel;
 use tessera_consensus::wire::v1::Role;
-use tessera_federation::blind::{Evaluator, IdentifierKey, KeyAsk, asks, blind};
+use tessera_federation::blind::{BlindError, Evaluator, IdentifierKey, KeyAsk, asks, blind};
 use tessera_federation::machine;
 use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindReply, BlindRequest, OprfSuite};
 use tessera_policy::Identifier;
 use tessera_storage::engine::Batch;
 use zeroize::Zeroizing;
 
-use super::Member;
 use super::vault::Shelf;
+use super::{Member, locked, rfc3339};
 use crate::archive::ingest::now_ms;
 use crate::founding::{rng, year_of};
+
+/// The longest that a core node is left alone which said that the budget is used up. It is renewed with the day, and
+/// grows with each study that this node registers meanwhile, so asking again is worth it before.
+const REST_MS_MAX: u64 = 300_000;
+
+/// A core node's word that this node's budget of the day is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    allowed: u64,
+    renewed_ms: u64,
+    again_ms: u64,
+}
+
+impl Rest {
+    fn sentence(&self) -> String {
+        format!(
+            "this hospital's budget of {} lookups a day is used up. It is renewed at {}, and grows with what is \
+             registered; the core is asked again at {}",
+            self.allowed,
+            rfc3339(self.renewed_ms),
+            rfc3339(self.again_ms)
+        )
+    }
+}
+
+/// The core nodes that are left alone for now. Registration looks for work four times a second; without this it would
+/// ask them so often until the day turns.
+#[derive(Debug, Default)]
+pub struct Rests(BTreeMap<NodeId, Rest>);
+
+impl Rests {
+    fn of(&self, node: &NodeId, now_ms: u64) -> Option<Rest> {
+        self.0.get(node).copied().filter(|rest| now_ms < rest.again_ms)
+    }
+
+    /// No core node can make this one wait longer than the longest rest, whatever it says of its days.
+    fn begin(&mut self, node: NodeId, now_ms: u64, allowed: u64, renewed_ms: u64) -> Rest {
+        let again_ms = renewed_ms.clamp(now_ms.saturating_add(1_000), now_ms.saturating_add(REST_MS_MAX));
+        let rest = Rest { allowed, renewed_ms, again_ms };
+        self.0.insert(node, rest);
+        rest
+    }
+}
 
 fn vault_name(identifier: &Identifier, year: u16) -> Vec<u8> {
     let mut name = identifier.canonical_bytes();
@@ -73,25 +118,46 @@ impl Member {
     }
 
     /// Asks one core node after another, the own share first, until an answer's proof holds: one that lies or refuses
-    /// only costs time.
+    /// only costs time. One that says that this node's budget is used up is left alone for a while ([`Rests`]).
     async fn ask_core(&self, wanted: Vec<KeyAsk>, keep: bool) -> anyhow::Result<Vec<IdentifierKey>> {
         let (request, blinding) = blind(wanted, &mut rng())?;
         let own = self.oprf.is_some().then_some(self.node);
         let mut last = anyhow::anyhow!("none is known");
+        let mut used_up = None;
         for node in own.into_iter().chain(self.core_nodes()?) {
-            let answered = match node == self.node {
-                true => self.evaluate_for(node, &request),
-                false => self.peers()?.blind_evaluate(node, request.clone()).await,
+            let resting = locked(&self.blind_rests).of(&node, now_ms());
+            if resting.is_some() {
+                used_up = used_up.or(resting);
+                continue;
+            }
+            let answered = match self.peers() {
+                _ if node == self.node => self.evaluate_for(node, &request),
+                Ok(peers) => peers.blind_evaluate(node, request.clone()).await.map_err(|error| {
+                    self.no_answer(node, &error);
+                    error.into()
+                }),
+                Err(error) => Err(error),
             };
-            let keys = answered.and_then(evaluated).and_then(|reply| Ok(blinding.finalize(&reply, &self.domain.oprf)?));
+            if let Ok(BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, resets_at, .. })) = answered {
+                used_up = Some(locked(&self.blind_rests).begin(node, now_ms(), allowed, resets_at.0));
+                continue;
+            }
+            let keys = answered.and_then(evaluated).and_then(|reply| {
+                let keys = blinding.finalize(&reply, &self.domain);
+                Ok(keys.inspect_err(|error| self.suspect(node, &format_args!("a blind evaluation: {error}")))?)
+            });
             match keys {
-                Ok(keys) if keep => {
-                    self.keep_keys(blinding.asks(), &keys)?;
+                Ok(keys) => {
+                    if keep {
+                        self.keep_keys(blinding.asks(), &keys)?;
+                    }
                     return Ok(keys);
                 }
-                Ok(keys) => return Ok(keys),
                 Err(error) => last = error,
             }
+        }
+        if let Some(rest) = used_up {
+            bail!("a patient whose key is not kept here can't be looked up now: {}", rest.sentence());
         }
         Err(last.context("no core hospital answered, so a patient whose key is not kept here can't be looked up now"))
     }
@@ -113,12 +179,13 @@ impl Member {
             Some(node) if node.active && node.role != Role::Observer => {}
             _ => return Ok(BlindAnswer::Refused(BlindRefusal::Observer)),
         }
-        let now = tessera_consensus::UnixMillis(now_ms());
+        // A wall clock that jumped must neither hand out a new day nor use one up.
+        let now = self.surely();
         let registrations = machine::registrations_per_day(self.replica.view(), &asking, now)?;
         let charged = {
             let mut budget = self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             budget.forget_before(now);
-            budget.charge(now, asking, request.elements.len() as u64, registrations)
+            budget.charge(now, asking, request.elements() as u64, registrations)
         };
         match charged {
             Err(over) => {
@@ -132,8 +199,9 @@ impl Member {
                 self.archive.submit(batch)?;
             }
         }
-        Ok(match oprf.evaluate(request, &mut rng()) {
+        Ok(match oprf.evaluate(request, self.this_year(), &mut rng()) {
             Ok(reply) => BlindAnswer::Evaluated(reply),
+            Err(BlindError::NoSuchYear(year)) => BlindAnswer::Refused(BlindRefusal::NoSuchYear { year }),
             Err(_) => BlindAnswer::Refused(BlindRefusal::Malformed),
         })
     }
@@ -142,9 +210,65 @@ impl Member {
 fn evaluated(answer: BlindAnswer) -> anyhow::Result<BlindReply> {
     match answer {
         BlindAnswer::Evaluated(reply) => Ok(reply),
-        BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, resets_at, .. }) => {
-            bail!("this hospital's budget of {allowed} lookups a day is used up; it is renewed at {resets_at:?}")
-        }
         BlindAnswer::Refused(other) => bail!("the core did not evaluate the lookup: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_consensus::Hash;
+    use tessera_federation::blind::budget::DAY_MS;
+
+    use super::*;
+    use crate::member::testing::{A, World, patient};
+
+    #[test]
+    fn a_core_node_is_asked_again_when_the_day_turns_or_after_the_longest_rest() {
+        let node = |byte: u8| NodeId::new(Hash::blake3(&[&[byte]]));
+        let midnight = 20_000 * DAY_MS;
+        for (now_ms, renewed_ms, again_ms) in [
+            (midnight - 7_000, midnight, midnight),
+            (midnight - DAY_MS / 2, midnight, midnight - DAY_MS / 2 + REST_MS_MAX),
+            (midnight, midnight - 1, midnight + 1_000),
+            (midnight, u64::MAX, midnight + REST_MS_MAX),
+        ] {
+            let mut rests = Rests::default();
+            assert_eq!(rests.of(&node(1), now_ms), None);
+            let rest = rests.begin(node(1), now_ms, 2_000, renewed_ms);
+            assert_eq!((rests.of(&node(1), again_ms - 1), rests.of(&node(1), again_ms)), (Some(rest), None));
+            assert_eq!(rests.of(&node(2), now_ms), None, "each counts for itself");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_budget_that_is_used_up_is_told_with_the_time_of_the_next_attempt_and_not_asked_for_meanwhile() {
+        let world = World::found().await;
+        let member = &world.members[A];
+        assert!(member.keys_of(&patient(1), true).await.is_ok());
+        let year = member.this_year();
+        let asked: Vec<KeyAsk> = (100..164).flat_map(|number| asks(&patient(number), year, year).remove(0)).collect();
+        let (request, _) = blind(asked, &mut rng()).expect("a request");
+        loop {
+            match member.evaluate_for(member.node, &request).expect("an answer") {
+                BlindAnswer::Evaluated(_) => {}
+                BlindAnswer::Refused(refusal) => {
+                    assert!(matches!(refusal, BlindRefusal::OverBudget { .. }), "{refusal:?}");
+                    break;
+                }
+            }
+        }
+        // What is left of the budget after whole batches may still do for a few.
+        let mut refused = None;
+        for number in 200..264 {
+            refused = refused.or(member.keys_of(&patient(number), true).await.err());
+        }
+        let refused = refused.expect("no budget is left").to_string();
+        assert!(refused.contains("budget of 2000 lookups a day is used up"), "{refused}");
+        assert!(refused.contains("asked again at"), "{refused}");
+        assert!(member.keys_of(&patient(1), true).await.is_ok(), "kept keys need no core");
+        let rest = locked(&member.blind_rests).of(&member.node, now_ms()).expect("it is left alone");
+        assert!(member.keys_of(&patient(300), true).await.is_err());
+        let same = locked(&member.blind_rests).of(&member.node, now_ms());
+        assert_eq!(same, Some(rest), "it was not asked once more");
     }
 }

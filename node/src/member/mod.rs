@@ -1,39 +1,62 @@
 //! This node as a member of its federation: the replica, the outbox, identifier keys, and what follows from them.
 //!
 //! - [`core`]: Raft and certification, on a core node; [`seat`]: whether it may
-//! - [`following`]: checkpoints and entries from peers; serving them
+//! - [`following`]: checkpoints and entries from peers; serving them; [`handing_in`]: the outbox's commands to the core
 //! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left
 //! - [`history`], [`consent`], [`revocation`], [`crosswalk`], [`links`]: what people ask for; [`people`]: in whose name
-//! - [`holder`], [`codes`], [`host`], [`requester`], [`copies`]: images between sites; [`peers`]: the network
-//! - [`statistics`]: what a regulator counts
+//! - [`holder`], [`codes`], [`host`], [`requester`], [`receipts`], [`copies`], [`export`]: images between
+//!   sites; [`peers`]: the network
+//! - [`lookups`]: who looked whom up here; [`statistics`]: what a regulator counts; [`unreadable`]: who wrote what nobody
+//!   can read; [`clock`]: what this node believes of the time
 //! - [`vault`]: what is kept about patients, sealed
 //!
 //! Decisions are made in `policy`, `consensus` and `federation`; here are the tasks that carry them out.
 
+pub mod audit;
+pub mod clock;
 pub mod codes;
 pub mod consent;
 #[cfg(test)]
 mod consent_tests;
 pub mod copies;
+#[cfg(test)]
+mod copies_tests;
 pub mod core;
 pub mod crosswalk;
 pub mod earlier_lives;
+pub mod export;
 pub mod following;
+pub mod handing_in;
 pub mod history;
+#[cfg(test)]
+mod history_tests;
 pub mod holder;
 pub mod host;
 pub mod keys;
+#[cfg(test)]
+mod liars_tests;
 pub mod links;
+pub mod lookups;
 pub mod peers;
 pub mod people;
+pub mod receipts;
+#[cfg(test)]
+mod receipts_tests;
 pub mod registrar;
+pub mod rejected;
 pub mod requester;
 pub mod revocation;
+#[cfg(test)]
+mod safety_tests;
 pub mod seat;
 pub mod statistics;
 pub mod status;
+pub mod suspicions;
 #[cfg(test)]
 mod testing;
+pub mod unreadable;
+#[cfg(test)]
+mod unreadable_tests;
 pub mod vault;
 pub mod web;
 
@@ -43,14 +66,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use tessera_consensus::checkpoint::Certificate;
-use tessera_consensus::clock::{ClockFloor, Clocks, TrustedClock};
+use tessera_consensus::clock::TrustedClock;
 use tessera_consensus::follow::Input;
 use tessera_consensus::kernel;
 use tessera_consensus::keys::PublicKey;
 use tessera_consensus::replica::{self, Replica};
 use tessera_consensus::wire::v1::{Genesis, Leaf, Role, SignedJoin};
 use tessera_consensus::{LedgerIndex, LedgerSize, NodeId, SiteId, UnixMillis};
-use tessera_federation::blind::{Budget, BudgetUse, OprfKey, SealingKey, own_share};
+use tessera_federation::blind::{Budget, BudgetUse, OprfKeys, SealingKey, own_share};
 use tessera_federation::history::NextFree;
 use tessera_federation::machine::{self, Machine};
 use tessera_federation::net::Changes;
@@ -60,7 +83,7 @@ use tessera_federation::retrieve::wire::v1::Seen;
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{AMENDMENT, CONSENT, DomainGenesis, REVOCATION, Tag};
 use tessera_policy::{Crosswalk, Level, Rules};
-use tessera_storage::engine::{Batch, Engine, Ticket, wait_durable};
+use tessera_storage::engine::{Ticket, wait_durable};
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -81,7 +104,8 @@ pub struct Progress {
     pub size: u64,
     pub certified_size: u64,
     pub certified_ms: u64,
-    /// A certificate that is newer than this process was applied: the replica has caught up once.
+    /// A certificate that is newer than this process, and than the one that it found here, was applied: the replica
+    /// has caught up once.
     pub caught_up: bool,
 }
 
@@ -99,7 +123,7 @@ pub struct Member {
     pub vault: Vault,
     pub rules: Rules,
     pub sealing: SealingKey,
-    pub oprf: Option<OprfKey>,
+    pub oprf: Option<OprfKeys>,
     pub progress: watch::Sender<Progress>,
     /// Running retrievals watch it.
     pub changes: watch::Sender<Changes>,
@@ -109,34 +133,42 @@ pub struct Member {
     reserved: Mutex<BTreeSet<Tag>>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
+    /// The study at which the registrar's last round ended.
+    registered_last: Mutex<String>,
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
     examined: Mutex<Option<LedgerSize>>,
+    /// What other members were caught at.
+    suspicions: Mutex<suspicions::Suspicions>,
     /// Held while a code is handed out or spent.
     codes: Mutex<()>,
+    /// Held while a lookup is written down.
+    lookups: Mutex<()>,
     /// Refusals that were made here and are not in the ledger's counts.
     refusals: AtomicU64,
     /// Some consent waits to be written again.
     consents_again: AtomicBool,
+    /// Some receipt waits for its disclosure.
+    receipts_wait: AtomicBool,
     volumes: Mutex<statistics::Volumes>,
     concerns: Mutex<BTreeMap<CopyId, Arc<copies::Concerns>>>,
+    unreadable: Mutex<BTreeMap<LedgerIndex, unreadable::Unreadable>>,
     outgoing: Notify,
+    core_refuses: Mutex<handing_in::Refusals>,
+    /// Core nodes that said that this node's budget of lookups is used up.
+    blind_rests: Mutex<keys::Rests>,
     /// How often commands were handed to a core node.
     handed_in: AtomicUsize,
     peers: OnceLock<Peers>,
     core: OnceLock<core::CoreHandle>,
     seat_lost: OnceLock<String>,
+    /// This node and another of the core hold different ledgers.
+    divergence: OnceLock<String>,
     follower: OnceLock<mpsc::Sender<Input>>,
     started_ms: u64,
-}
-
-fn boot_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-pub fn clocks() -> Clocks {
-    Clocks { wall: UnixMillis(now_ms()), boot_ms: boot_ms() }
+    /// The ledger when this process opened it.
+    opened_size: LedgerSize,
+    /// Time of the certificate that the last life left.
+    kept_ms: u64,
 }
 
 pub fn rfc3339(ms: u64) -> String {
@@ -165,8 +197,12 @@ impl Member {
         tables.push(tessera_consensus::raft::state_machine::RAFT_APPLIED);
         let ledger = home.ledger(federation);
         std::fs::create_dir_all(&ledger)?;
-        let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&ledger, &tables, EngineOptions::default())?);
-        let replica = Arc::new(Replica::open(engine, genesis, Arc::new(Machine))?);
+        let engine = RocksEngine::open(&ledger, &tables, EngineOptions::default())
+            .map_err(|error| audit::with_way_back(&home, federation, error.is_damage(), error))?;
+        let replica = Replica::open(Arc::new(engine), genesis, Arc::new(Machine))
+            .map_err(|error| audit::with_way_back(&home, federation, error.is_damage(), error))?;
+        let replica = Arc::new(replica);
+        anyhow::ensure!(!replica.is_diverged(), following::DIVERGED);
         let node = own.node_id();
         let vault = Vault::new(&secrets.site, federation);
         earlier_lives::register_anew(&archive, &vault, federation)?;
@@ -174,7 +210,6 @@ impl Member {
         let outbox = Outbox::open(archive.engine().clone(), federation, node, secrets.command.clone(), entropy)?;
         let sealing = SealingKey::from_seed(&secrets.sealing);
         let oprf = own_share(&domain, &node, &sealing).ok();
-        let floor: Option<ClockFloor> = vault.get(&**archive.engine(), Shelf::Clock, b"floor")?;
         let used: Vec<(NodeId, u64, u64)> = vault.all(&**archive.engine(), Shelf::Budget, kernel::NODES_MAX)?;
         let used = used.into_iter().map(|(node, day, elements)| (node, BudgetUse { day, elements }));
         let progress = Progress { size: replica.size().0, ..Progress::default() };
@@ -183,25 +218,35 @@ impl Member {
             rules: rules(&config)?,
             crosswalk: Mutex::new(crosswalk::load(&archive, &vault)?),
             budget: Mutex::new(Budget::load(domain.oprf.budget, used)),
-            clock: Mutex::new(TrustedClock::new(floor.unwrap_or_default())),
+            clock: Mutex::new(clock::kept(&vault, &**archive.engine(), &replica)?),
+            kept_ms: replica.certificate().map_or(0, |certificate| certificate.time().0),
             progress: watch::Sender::new(progress),
             role: own.join.role,
             reserved: Mutex::default(),
             registration_waits: Mutex::default(),
+            registered_last: Mutex::default(),
             examined: Mutex::default(),
+            suspicions: Mutex::default(),
             codes: Mutex::default(),
+            lookups: Mutex::default(),
             refusals: AtomicU64::new(0),
             consents_again: AtomicBool::new(true),
+            receipts_wait: AtomicBool::new(true),
             volumes: Mutex::new(volumes),
             concerns: Mutex::default(),
+            unreadable: Mutex::default(),
             outgoing: Notify::new(),
+            core_refuses: Mutex::default(),
+            blind_rests: Mutex::default(),
             handed_in: AtomicUsize::new(0),
             peers: OnceLock::new(),
             core: OnceLock::new(),
             seat_lost: OnceLock::new(),
+            divergence: OnceLock::new(),
             follower: OnceLock::new(),
             changes: watch::Sender::new(Changes::default()),
             started_ms: now_ms(),
+            opened_size: replica.size(),
             config,
             home,
             secrets,
@@ -224,12 +269,7 @@ impl Member {
     pub fn advanced(&self) {
         let certificate = self.replica.certificate();
         if let Some(certificate) = &certificate {
-            let mut clock = locked(&self.clock);
-            let before = clock.floor();
-            clock.certified(certificate.time(), clocks());
-            if clock.floor() != before {
-                self.keep_floor(clock.floor());
-            }
+            locked(&self.clock).certified(certificate.time(), clock::clocks());
         }
         self.progress.send_modify(|progress| {
             progress.size = self.replica.size().0;
@@ -238,6 +278,7 @@ impl Member {
                 progress.certified_ms = certificate.time().0;
                 // Seconds are rounded down in certificates.
                 progress.caught_up |= certificate.time().0 + 1000 > self.started_ms
+                    && certificate.time().0 > self.kept_ms
                     && certificate.checkpoint().size <= self.replica.size();
             }
         });
@@ -276,7 +317,8 @@ impl Member {
     /// A peer showed a certificate that may be newer than what is here: the follower looks after it.
     pub fn hear_of(&self, certificate: Certificate) {
         if let Some(follower) = self.follower.get() {
-            let full = follower.try_send(Input::Gossip { note: certificate.signed().to_note() }).is_err();
+            let note = certificate.signed().to_note();
+            let full = follower.try_send(Input::Gossip { from: self.node, note }).is_err();
             tracing::trace!(full, "a certificate for the follower");
         }
     }
@@ -284,22 +326,6 @@ impl Member {
     pub fn set_follower(&self, inputs: mpsc::Sender<Input>) {
         let set_before = self.follower.set(inputs).is_err();
         debug_assert!(!set_before, "the follower is set once");
-    }
-
-    fn keep_floor(&self, floor: ClockFloor) {
-        let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::Clock, b"floor", &floor);
-        if let Err(error) = self.archive.submit(batch) {
-            tracing::error!(%error, "the trusted clock's floor could not be kept");
-        }
-    }
-
-    /// Trusted time and the age of the newest certified state (DESIGN section 7).
-    pub fn trusted(&self) -> Result<(UnixMillis, Option<u64>), tessera_consensus::clock::ClockError> {
-        let mut clock = locked(&self.clock);
-        let clocks = clocks();
-        let age = clock.freshness_ms(clocks)?;
-        Ok((clock.now(clocks)?, age))
     }
 
     /// For answers: time of the newest certified state, and its age.

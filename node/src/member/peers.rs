@@ -7,15 +7,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use tessera_consensus::NodeId;
-use tessera_consensus::checkpoint::SignedCheckpoint;
-use tessera_consensus::follow::{self, FollowReply, FollowRequest, Input};
+use anyhow::Context;
+use tessera_consensus::checkpoint::{Certificate, Core, NoteError, SignedCheckpoint};
+use tessera_consensus::follow::{self, FollowError, FollowReply, FollowRequest, Input};
 use tessera_consensus::raft::intake::{CommandReceipt, SubmitError, SubmitResult};
 use tessera_consensus::wire::v1::Submission;
+use tessera_consensus::{FederationId, NodeId};
 use tessera_federation::net::{
-    Net, NetConfig, NetEvent, NetHandle, Peer, PeerReply, PeerRequest, RequestRefusal, Server, SubmitOutcome, Verdict,
+    Net, NetConfig, NetError, NetEvent, NetHandle, Peer, PeerReply, PeerRequest, RequestRefusal, Server, SubmitOutcome,
+    Verdict,
 };
+use tessera_federation::retrieve::Outcome;
+use tessera_federation::retrieve::wire::v1::StopCode;
 use tessera_federation::wire::v1::{BlindAnswer, BlindRequest};
 use tokio::sync::mpsc;
 
@@ -33,24 +36,24 @@ impl Peers {
         &self.net
     }
 
-    pub async fn blind_evaluate(&self, node: NodeId, request: BlindRequest) -> anyhow::Result<BlindAnswer> {
+    pub async fn blind_evaluate(&self, node: NodeId, request: BlindRequest) -> Result<BlindAnswer, AskError> {
         match self.net.request(node, PeerRequest::Blind(request)).await? {
             PeerReply::Blind(answer) => Ok(answer),
-            other => bail!(unexpected(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 
-    pub async fn follow(&self, node: NodeId, request: FollowRequest) -> anyhow::Result<FollowReply> {
+    pub async fn follow(&self, node: NodeId, request: FollowRequest) -> Result<FollowReply, AskError> {
         match self.net.request(node, PeerRequest::Follow(request)).await? {
             PeerReply::Follow(reply) => Ok(reply),
-            other => bail!(unexpected(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 
-    pub async fn submit(&self, node: NodeId, submissions: Vec<Submission>) -> anyhow::Result<Vec<SubmitOutcome>> {
+    pub async fn submit(&self, node: NodeId, submissions: Vec<Submission>) -> Result<Vec<SubmitOutcome>, AskError> {
         match self.net.request(node, PeerRequest::Submit(submissions)).await? {
             PeerReply::Submitted(outcomes) => Ok(outcomes),
-            other => bail!(unexpected(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -69,12 +72,46 @@ impl Peers {
     }
 }
 
-fn unexpected(reply: &PeerReply) -> String {
+/// Why another member gave no answer to what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("the peer is busy")]
+    Busy,
+    #[error("the peer is no core node")]
+    NotServed,
+    #[error("the peer has a fault")]
+    Fault,
+    #[error("the peer answered another question")]
+    OtherQuestion,
+}
+
+impl AskError {
+    /// Whether no sound node gives cause for it.
+    pub const fn is_fault(&self) -> bool {
+        matches!(self, Self::Net(NetError::Garbage(_)) | Self::OtherQuestion)
+    }
+}
+
+fn unexpected(reply: &PeerReply) -> AskError {
     match reply {
-        PeerReply::Refused(RequestRefusal::Busy) => "the peer is busy".into(),
-        PeerReply::Refused(RequestRefusal::NotServed) => "the peer is no core node".into(),
-        PeerReply::Refused(RequestRefusal::Fault) => "the peer has a fault".into(),
-        _ => "the peer answered another question".into(),
+        PeerReply::Refused(RequestRefusal::Busy) => AskError::Busy,
+        PeerReply::Refused(RequestRefusal::NotServed) => AskError::NotServed,
+        PeerReply::Refused(RequestRefusal::Fault) => AskError::Fault,
+        _ => AskError::OtherQuestion,
+    }
+}
+
+impl Member {
+    /// A member gave no answer; whether that is its fault.
+    pub fn no_answer(&self, peer: NodeId, error: &AskError) -> bool {
+        if error.is_fault() {
+            self.suspect(peer, error);
+        } else {
+            tracing::debug!(?peer, %error, "a peer did not answer");
+        }
+        error.is_fault()
     }
 }
 
@@ -110,23 +147,29 @@ async fn answer(
         match event {
             NetEvent::PeerUp(node) => tell(&inputs, Input::PeerUp(node)).await,
             NetEvent::PeerDown(node) => tell(&inputs, Input::PeerDown(node)).await,
-            NetEvent::Gossip { bytes, verdict, .. } => {
-                let judged = judge(&member, &bytes);
-                if let (Verdict::Accept, Ok(note)) = (judged, String::from_utf8(bytes)) {
-                    tell(&inputs, Input::Gossip { note }).await;
+            NetEvent::Gossip { from, bytes, verdict } => match judge(&member, bytes) {
+                Ok(note) => {
+                    tell(&inputs, Input::Gossip { from, note }).await;
+                    verdict.give(Verdict::Accept).await;
                 }
-                verdict.give(judged).await;
-            }
+                // It had to look at it before it passed it on.
+                Err(why) if why.is_fault() => {
+                    member.suspect(from, &format_args!("gossip: {why}"));
+                    verdict.give(Verdict::Reject).await;
+                }
+                Err(_) => verdict.give(Verdict::Ignore).await,
+            },
+            NetEvent::Garbage { from, why } => member.suspect(from, &why),
             NetEvent::Request { from, request, reply } => {
                 let member = member.clone();
                 tokio::spawn(async move { reply.send(serve(&member, from, *request).await).await });
             }
             NetEvent::Stream(stream) => {
-                let server = server.clone();
+                let (member, server) = (member.clone(), server.clone());
                 tokio::spawn(async move {
                     let peer = stream.node();
                     match server.serve(stream).await {
-                        Ok(outcome) => tracing::info!(?peer, ?outcome, "a retrieval ended"),
+                        Ok(outcome) => retrieval_ended(&member, peer, &outcome),
                         Err(busy) => tracing::warn!(%busy, "a retrieval was turned away"),
                     }
                 });
@@ -140,18 +183,44 @@ async fn tell(inputs: &mpsc::Sender<Input>, input: Input) {
     tracing::trace!(ended, "for the follower");
 }
 
-/// Whether a gossiped checkpoint is passed on: an unknown epoch is ignored, a false signature is the sender's fault.
-fn judge(member: &Member, bytes: &[u8]) -> Verdict {
-    let Some(signed) = std::str::from_utf8(bytes).ok().and_then(|note| SignedCheckpoint::parse(note).ok()) else {
-        return Verdict::Reject;
-    };
-    let Ok(core) = member.replica.core() else { return Verdict::Ignore };
-    if signed.checkpoint().epoch != core.epoch() {
-        return Verdict::Ignore;
+/// A gossiped checkpoint that is to be passed on.
+fn judge(member: &Member, bytes: Vec<u8>) -> Result<String, FollowError> {
+    let note = String::from_utf8(bytes).map_err(|_| FollowError::Note(NoteError::Shape))?;
+    // A core that can't be read is this node's own fault; the next read of it says so.
+    let core = member.replica.core().map_err(|_| FollowError::OtherEpoch)?;
+    judge_note(&note, &core, member.replica.federation(), member.replica.certificate().as_ref())?;
+    Ok(note)
+}
+
+/// Why it is not passed on. An unknown epoch and what is no news are ignored; a false signature, or one of somebody outside
+/// the core, is the sender's fault: nodes pass on the core's signatures alone, so with others (or with old certificates)
+/// one note could be sent round in ever new forms.
+fn judge_note(
+    note: &str,
+    core: &Core,
+    federation: FederationId,
+    newest: Option<&Certificate>,
+) -> Result<(), FollowError> {
+    let certificate = follow::read_note(note, core, federation)?;
+    let signed = SignedCheckpoint::parse(note)?;
+    if signed.cosignatures().iter().any(|cosignature| core.signer_of(cosignature).is_none()) {
+        return Err(FollowError::ForeignSigner);
     }
-    match signed.verify(&core, member.replica.federation()) {
-        Ok(_) => Verdict::Accept,
-        Err(_) => Verdict::Reject,
+    let rank = |certificate: &Certificate| (certificate.checkpoint().size, certificate.time());
+    // The newest itself came by another way a moment ago; it has this one form.
+    let is_news = |newest: &Certificate| rank(&certificate) > rank(newest) || certificate == *newest;
+    if newest.is_none_or(is_news) { Ok(()) } else { Err(FollowError::NoNews) }
+}
+
+fn retrieval_ended(member: &Member, peer: NodeId, outcome: &Outcome) {
+    match outcome {
+        Outcome::Breach(why) => member.suspect(peer, &format_args!("retrieval: {why}")),
+        Outcome::Garbage(why) => member.suspect(peer, &format_args!("retrieval: {why}")),
+        Outcome::Stopped(StopCode::WRONG_BYTES) => {
+            let requester = member.peer_name(&peer);
+            tracing::error!(requester, "the requester says that this node sent wrong bytes; look after the disk");
+        }
+        outcome => tracing::info!(?peer, ?outcome, "a retrieval ended"),
     }
 }
 
@@ -189,5 +258,63 @@ fn outcome(result: SubmitResult) -> SubmitOutcome {
         Err(SubmitError::Refused(refusal)) => SubmitOutcome::Refused(refusal),
         Err(SubmitError::Conflict { applied }) => SubmitOutcome::Conflict { applied },
         Err(_) => SubmitOutcome::Later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_consensus::checkpoint::{Checkpoint, CoreMember, cosign};
+    use tessera_consensus::keys::SigningKey;
+    use tessera_consensus::{Epoch, Hash, LedgerSize};
+
+    use super::*;
+
+    const CORE: [u8; 4] = [0, 1, 2, 3];
+    const WITNESS: u8 = 9;
+
+    fn key(signer: u8) -> SigningKey {
+        SigningKey::from_seed([signer + 1; 32])
+    }
+
+    fn federation() -> FederationId {
+        FederationId::new(Hash::blake3(&[b"federation"]))
+    }
+
+    fn note(size: u64, time_seconds: u64, signers: &[u8]) -> String {
+        let bytes = size.to_be_bytes();
+        let (root, digest) = (Hash::sha256(&[&bytes]), Hash::blake3(&[&bytes]));
+        let checkpoint = Checkpoint { federation: federation(), size: LedgerSize(size), root, digest, epoch: Epoch(1) };
+        let name = |signer: &u8| format!("h{signer}.example").parse().expect("a name");
+        let signed = signers.iter().map(|signer| cosign(&checkpoint, &name(signer), &key(*signer), time_seconds));
+        SignedCheckpoint::new(checkpoint, signed.collect()).expect("a note").to_note()
+    }
+
+    #[test]
+    fn gossip_is_passed_on_when_it_is_news_and_signed_by_the_core_alone() {
+        let members = CORE.map(|signer| CoreMember {
+            node: NodeId::new(Hash::blake3(&[&[signer]])),
+            name: format!("h{signer}.example").parse().expect("a name"),
+            checkpoint_key: key(signer).public(),
+        });
+        let core = Core::new(Epoch(1), members.to_vec()).expect("a core");
+        let newest = SignedCheckpoint::parse(&note(10, 1000, &[0, 1, 2])).expect("a note");
+        let newest = newest.verify(&core, federation()).expect("certified");
+        for (what, note, expected) in [
+            ("larger", note(11, 1001, &[0, 1, 2]), Verdict::Accept),
+            ("the same size again, later", note(10, 1001, &[0, 1, 2]), Verdict::Accept),
+            ("the one that is here", note(10, 1000, &[0, 1, 2]), Verdict::Accept),
+            ("the same by others of the core", note(10, 1000, &[1, 2, 3]), Verdict::Ignore),
+            ("an old one", note(9, 999, &[0, 1, 2]), Verdict::Ignore),
+            ("a witness besides", note(11, 1001, &[0, 1, 2, WITNESS]), Verdict::Reject),
+            ("too few", note(11, 1001, &[0, 1]), Verdict::Reject),
+            ("no note", "nonsense".into(), Verdict::Reject),
+        ] {
+            let verdict = match judge_note(&note, &core, federation(), Some(&newest)) {
+                Ok(()) => Verdict::Accept,
+                Err(why) if why.is_fault() => Verdict::Reject,
+                Err(_) => Verdict::Ignore,
+            };
+            assert_eq!(format!("{verdict:?}"), format!("{expected:?}"), "{what}");
+        }
     }
 }

@@ -25,6 +25,7 @@ use tessera_policy::{BodyRegion, ConsentId, Identifier, Modality, ReleaseState, 
 use tessera_storage::engine::Batch;
 
 use super::Member;
+use super::locked;
 use super::vault::Shelf;
 use crate::archive::catalogue::{self, LocalPatient, StudyRecord};
 use crate::archive::ingest::now_ms;
@@ -107,11 +108,13 @@ impl Member {
     }
 
     /// One round: closes and registers what has been quiet. A study that can't be registered now (its patient's key
-    /// must wait for the core, say) holds up no other; the first reason is the round's error.
+    /// must wait for the core, say) holds up no other: a round that ends early is gone on with by the next. The first
+    /// reason is the round's error.
     pub async fn register_quiet(self: &Arc<Self>) -> anyhow::Result<()> {
-        let quiet_since = now_ms().saturating_sub(self.config.archive.quiet_period_ms);
+        let after = locked(&self.registered_last).clone();
         let mut failures = Vec::new();
-        for study in self.archive.quiet_studies(quiet_since)? {
+        for study in self.archive.quiet_studies(now_ms(), self.config.archive.quiet_period_ms, &after)? {
+            *locked(&self.registered_last) = study.description.study.clone();
             failures.extend(self.register(study).await.err());
             if failures.len() == FAILURES_MAX {
                 break;
@@ -334,7 +337,7 @@ impl Member {
         sealed.collect()
     }
 
-    /// What the ledger rejected because of a race is written again; what it rejected otherwise is said.
+    /// What the ledger rejected because of a race is written again; what it rejected otherwise is noted and told.
     /// May be called again for the same command.
     pub async fn settled(self: &Arc<Self>, settled: &Settled) -> anyhow::Result<()> {
         let Settled { kind, matter, index, outcome } = settled;
@@ -345,7 +348,7 @@ impl Member {
             }
         }
         self.forget_reservations();
-        let Err(rejection) = *outcome else { return Ok(()) };
+        let Err(rejection) = *outcome else { return self.taken(&decode("matter", matter, MATTER_BYTES_MAX)?) };
         let sentence = rejections::sentence(rejection);
         tracing::warn!(
             kind = kind_name(*kind),
@@ -356,9 +359,10 @@ impl Member {
         let retry = matches!(rejection, rejections::TAG_TAKEN | rejections::PRESENCE_TAKEN | rejections::ENDED_BEFORE);
         match decode::<Matter>("matter", matter, MATTER_BYTES_MAX)? {
             Matter::Study { study, tag } if retry => self.open_again(&study, &tag),
-            Matter::Study { tag, .. } => {
+            Matter::Study { study, tag } => {
                 let mut batch = Batch::new();
                 self.forget_sent(&tag, &mut batch);
+                self.note_rejected(&study, sentence, &mut batch);
                 Ok(self.archive.submit(batch)?)
             }
             Matter::Link { local, other } if retry => self.link_again(&local, &other).await,
@@ -447,3 +451,7 @@ fn study_details(
     details.validate()?;
     Ok(details)
 }
+
+#[cfg(test)]
+#[path = "registrar_tests.rs"]
+mod tests;

@@ -5,40 +5,34 @@
 //! and is not registered; it is shown only when all of it is here.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
+use tessera_consensus::UnixMillis;
 use tessera_consensus::wire::encode;
-use tessera_consensus::{Lane, UnixMillis};
 use tessera_federation::DisclosureId;
 use tessera_federation::history::FoundStudy;
 use tessera_federation::net::{Fetch, ObjectSink, fetch_through};
-use tessera_federation::outbox::Draft;
 use tessera_federation::retrieve::groups::{GroupHash, GroupSet};
-use tessera_federation::retrieve::wire::v1::{Basis, RetrievalId, StudyRef};
-use tessera_federation::retrieve::{Failure, Have, Intent, ObjectPlace, Selection, Summary};
-use tessera_federation::wire::Format;
-use tessera_federation::wire::v1::{self, Manifest, ManifestObject, ReceiptPublic, ReceiptSide};
+use tessera_federation::retrieve::wire::v1::{Basis, Reading, RefusalCode, RetrievalId, StudyRef};
+use tessera_federation::retrieve::{Absent, Failure, Have, Intent, ObjectPlace, Selection, Summary};
+use tessera_federation::wire::v1::{Manifest, ManifestObject};
 use tessera_policy::{Identifier, Purpose};
-use tessera_storage::engine::Batch;
 use tessera_storage::pixels::{ObjectHash, Partial, group_count};
 
+use super::copies::Fetched;
+use super::export::export;
 use super::history::Person;
-use super::registrar::matter_of_nothing;
+use super::lookups::{Asked, Occasion};
 use super::{Member, locked};
-use crate::archive::Archive;
 use crate::archive::copies::{self, CopyId};
 use crate::archive::ingest::now_ms;
 use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, Progress};
-use crate::dicom::identifiers::Uid;
-use crate::dicom::part10::file_head;
 use crate::http::HolderRefused;
 
-/// Attempts while the line breaks; what has arrived stays.
+/// Attempts while the line breaks, within 8 s if it is gone for good; what has arrived stays.
 const ATTEMPTS: u32 = 5;
 
 impl Member {
@@ -54,14 +48,17 @@ impl Member {
     pub async fn fetch(self: &Arc<Self>, call: FetchCall, reporter: Reporter) -> anyhow::Result<FetchDone> {
         let begun = Instant::now();
         let identifier = Identifier::parse(&call.id)?;
-        let person = self.person(&identifier, false).await?;
+        let person = self.person(&identifier, Asked { occasion: Occasion::Fetch, user: &call.user }).await?;
         let found = self.found_elsewhere(&person, &call)?;
         let site = found.details.site.clone();
         let holder = self.node_of(&site)?.with_context(|| format!("no active node speaks for {site}"))?;
         let copy = CopyId { holder: site.clone(), record: found.details.record, revision: found.details.revision };
+        // A holder that is behind tries to catch up before it answers: seconds, in which somebody waits.
+        reporter.step(Progress { stage: format!("asking {}", self.site_name(&site)?), ..Progress::default() });
         let sink = Arc::new(Sink::new(self.clone(), copy.clone(), reporter));
         // What is revoked from here on closes the copy, whether or not the holder knew of it.
         let seen = self.seen().context("this node has not caught up yet; try again in a moment")?.size.0;
+        self.ask_nobody_what_was_taken_back(&person, &found, &call)?;
         let next = || Fetch {
             me: self.identity(),
             intent: self.intent(&call, &found, &holder).expect("the same call made an intent before"),
@@ -72,16 +69,31 @@ impl Member {
         let summary = match fetch_through(self.peers()?.net(), ATTEMPTS, next).await {
             Ok(summary) => summary,
             Err(Failure::Refused(signed)) => {
-                bail!(HolderRefused(format!("refused by {}: {}", self.site_name(&site)?, signed.refusal)))
+                let (code, reasons) = (signed.refusal.code, signed.refusal.reasons.clone());
+                bail!(HolderRefused { code, by: self.site_name(&site)?, why: code.advice().to_owned(), reasons })
             }
-            Err(failure) => bail!("{failure}"),
+            Err(failure) => {
+                let name = self.site_name(&site)?;
+                if failure.is_holders_fault() {
+                    self.suspect(holder.join.node_id(), &format_args!("study {}: {failure}", found.details.record));
+                    bail!("{name}: {failure}. Nothing of the study is shown; what came before and was right is kept");
+                }
+                bail!("{name}: {failure}")
+            }
         };
-        ensure!(summary.missing.is_empty(), "the holder could not send {} objects", summary.missing.len());
+        self.keep_receipt(&summary.receipt).await?;
+        ensure!(summary.missing.is_empty(), lacking(&self.site_name(&site)?, &summary));
         self.open_copy(&copy, &person, &call, summary.disclosure, seen).await?;
-        self.anchor(&summary)?;
+        let record = copies::copy(&**self.archive.engine(), &copy)?.context("the copy was given up meanwhile")?;
+        if let Some(why) = self.copy_closed(&record, Some(purpose(&call)?))? {
+            bail!(self.refused_here("the study was fetched, and closed since".into(), vec![why]));
+        }
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         let files = match &call.to {
-            Some(directory) => export(&self.archive, copy, directory).await?,
+            Some(directory) => {
+                let (archive, directory) = (self.archive.clone(), directory.clone());
+                tokio::task::spawn_blocking(move || export(&archive, &copy, &directory)).await??
+            }
             None => Vec::new(),
         };
         Ok(FetchDone {
@@ -111,6 +123,34 @@ impl Member {
         found.with_context(|| format!("the study is not at {at}; this hospital's own needs no fetch"))
     }
 
+    /// What the patient took back at this very hospital the holder need not know of: without another consent it is
+    /// not even asked. In this version nothing but consents opens another site's images.
+    fn ask_nobody_what_was_taken_back(
+        &self,
+        person: &Person,
+        found: &FoundStudy,
+        call: &FetchCall,
+    ) -> anyhow::Result<()> {
+        let purpose = purpose(call)?;
+        let study = &found.details.shown.as_ref().context("the record shows no study")?.study_uid;
+        let fetched = Fetched { holder: &found.details.site, study, purpose, at_ms: now_ms() };
+        match self.taken_back_here(&person.found, &fetched)? {
+            None => Ok(()),
+            Some(consent) => {
+                let why = "the holder was not asked".to_owned();
+                let reason =
+                    format!("the patient took consent {consent} back at this hospital, and no other allows it");
+                bail!(self.refused_here(why, vec![reason]))
+            }
+        }
+    }
+
+    /// A refusal by this hospital's own rules.
+    fn refused_here(&self, why: String, reasons: Vec<String>) -> HolderRefused {
+        let by = self.config.default_site().legal_name.clone();
+        HolderRefused { code: RefusalCode::DENIED, by, why, reasons }
+    }
+
     fn intent(
         &self,
         call: &FetchCall,
@@ -118,7 +158,7 @@ impl Member {
         holder: &tessera_consensus::kernel::NodeRecord,
     ) -> anyhow::Result<Intent> {
         let site = self.config.default_site().id.clone();
-        let purpose: Purpose = call.purpose.parse().map_err(|_| anyhow::anyhow!("{} is no purpose", call.purpose))?;
+        let purpose = purpose(call)?;
         let shown = found.details.shown.as_ref().context("the record shows no study")?;
         let certificate =
             self.replica.certificate().context("this node has not caught up yet; try again in a moment")?;
@@ -143,52 +183,29 @@ impl Member {
             selection: Selection::All,
         })
     }
-
-    /// Both sides' receipts go into the ledger.
-    fn anchor(&self, summary: &Summary) -> anyhow::Result<()> {
-        let receipt = &summary.receipt.receipt;
-        let public = ReceiptPublic {
-            version: v1::VERSION,
-            disclosure: summary.disclosure,
-            side: ReceiptSide::Requester,
-            objects: receipt.objects,
-            bytes: receipt.bytes,
-            transcript: receipt.transcript,
-        };
-        let draft = Draft {
-            lane: Lane::Bulk,
-            kind: v1::RECEIPT,
-            public: public.to_bytes(),
-            sealed: None,
-            matter: matter_of_nothing(),
-        };
-        self.outbox.enqueue(vec![draft], Batch::new())?;
-        self.wake_sender();
-        Ok(())
-    }
 }
 
-/// Writes a copy's objects as DICOM files, one for each SOP instance.
-async fn export(archive: &Arc<Archive>, copy: CopyId, directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let (archive, directory) = (archive.clone(), directory.to_owned());
-    let written = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        let objects = copies::objects(&**archive.engine(), &copy, None)?;
-        let mut files = Vec::with_capacity(objects.len());
-        for object in objects {
-            let path = directory.join(format!("{}.dcm", object.description.sop_instance));
-            let class = Uid::parse(&object.description.sop_class)?;
-            let instance = Uid::parse(&object.description.sop_instance)?;
-            let syntax = Uid::parse(&object.receipt.transfer_syntax)?;
-            let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
-            file.write_all(&file_head(&class, &instance, &syntax, None))?;
-            std::io::copy(&mut archive.pixels().reader(&ObjectHash::blake3(object.hash))?, &mut file)?;
-            file.flush()?;
-            files.push(path);
-        }
-        anyhow::Ok(files)
-    });
-    written.await?
+pub(super) fn purpose(call: &FetchCall) -> anyhow::Result<Purpose> {
+    call.purpose.parse().map_err(|_| anyhow::anyhow!("{} is no purpose", call.purpose))
+}
+
+/// What a holder could not send, by name, and what helps.
+fn lacking(holder: &str, summary: &Summary) -> String {
+    const NAMED_MAX: usize = 5;
+    let named = |absent: &Absent| format!("{} ({})", absent.sop_instance, absent.code.advice());
+    let mut named: Vec<String> = summary.missing.iter().take(NAMED_MAX).map(named).collect();
+    if summary.missing.len() > NAMED_MAX {
+        named.push(format!("and {} more", summary.missing.len() - NAMED_MAX));
+    }
+    format!(
+        "{holder} could not send {} of the study's {} objects: {}. Nothing of the study is shown; the {} that came are \
+         kept for the next attempt. Ask its operator (its `tessera status` names what is damaged), or another hospital \
+         that holds the study",
+        summary.missing.len(),
+        summary.held as usize + summary.missing.len(),
+        named.join(", "),
+        summary.held
+    )
 }
 
 /// Where fetched objects go.
@@ -198,6 +215,8 @@ struct Sink {
     reporter: Reporter,
     /// As the ledger commits to it, once the holder has offered it.
     manifest: Mutex<Option<Arc<Manifest>>>,
+    /// How the holder reads some of the objects.
+    readings: Mutex<Vec<Reading>>,
     partials: Mutex<BTreeMap<ObjectHash, Arc<Partial>>>,
     progress: Mutex<Progress>,
     /// Objects of one group that wait to be kept; at most a window of them.
@@ -207,8 +226,16 @@ struct Sink {
 impl Sink {
     fn new(member: Arc<Member>, copy: CopyId, reporter: Reporter) -> Self {
         let progress = Progress { stage: "fetching".into(), ..Progress::default() };
-        let (manifest, partials, whole) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { member, copy, reporter, manifest, partials, progress: Mutex::new(progress), whole }
+        let (manifest, readings) = (Mutex::default(), Mutex::default());
+        let (partials, whole) = (Mutex::default(), Mutex::default());
+        Self { member, copy, reporter, manifest, readings, partials, progress: Mutex::new(progress), whole }
+    }
+
+    /// The holder's setting for the device that an object came from.
+    fn character_set(&self, place: &ObjectPlace) -> Option<String> {
+        let readings = locked(&self.readings);
+        let reading = readings.iter().find(|reading| reading.covers(place.object));
+        reading.map(|reading| reading.character_set.clone())
     }
 
     fn partial(&self, place: &ObjectPlace) -> Result<Arc<Partial>, String> {
@@ -248,7 +275,8 @@ impl Sink {
         let (series, sop) = (listed.series_uid.as_str(), listed.sop_instance.as_str());
         let known = copies::object(&**archive.engine(), &self.copy, series, sop)?;
         if known.is_none_or(|known| known.hash != *place.hash.as_bytes()) {
-            archive.copy_stored(&self.copy, manifest.study_uid.as_str(), listed, None)?;
+            let set = self.character_set(place);
+            archive.copy_stored(&self.copy, manifest.study_uid.as_str(), listed, set.as_deref(), None)?;
         }
         Ok(true)
     }
@@ -258,16 +286,20 @@ impl Sink {
         let archive = &self.member.archive;
         let manifest = self.manifest()?;
         let (listed, study) = (listed(&manifest, place)?, manifest.study_uid.as_str());
+        let set = self.character_set(place);
         let whole = locked(&self.whole).remove(&place.object);
         if let Some(bytes) = whole {
-            return archive.copy_whole(&self.copy, study, listed, &bytes);
+            return archive.copy_whole(&self.copy, study, listed, set.as_deref(), &bytes);
         }
         let known = locked(&self.partials).remove(&object_hash(place));
         let receipt = match known.and_then(Arc::into_inner) {
-            Some(partial) => Some(partial.finish(&encode(&archive.copy_receipt(&self.copy, listed)?))?.id),
+            Some(partial) => {
+                let receipt = archive.copy_receipt(&self.copy, listed, set.as_deref())?;
+                Some(partial.finish(&encode(&receipt))?.id)
+            }
             None => None,
         };
-        archive.copy_stored(&self.copy, study, listed, receipt)
+        archive.copy_stored(&self.copy, study, listed, set.as_deref(), receipt)
     }
 }
 
@@ -280,7 +312,8 @@ fn object_hash(place: &ObjectPlace) -> ObjectHash {
 }
 
 impl ObjectSink for Sink {
-    fn offered(&self, _: DisclosureId, manifest: &Manifest) -> Result<(), String> {
+    fn offered(&self, _: DisclosureId, manifest: &Manifest, readings: Vec<Reading>) -> Result<(), String> {
+        *locked(&self.readings) = readings;
         self.offer(manifest).map_err(|error| format!("{error:#}"))?;
         let (objects, bytes) = (manifest.objects.len() as u64, manifest.bytes());
         self.step(|progress| (progress.objects_total, progress.bytes_total) = (objects, bytes));

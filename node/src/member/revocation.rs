@@ -28,18 +28,21 @@ use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
 use super::history::Person;
+use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
-use super::vault::Shelf;
+use super::vault::{Shelf, VaultError};
 use crate::control::wire::{ConsentDone, ConsentRevokeCall};
 
 /// The core's clocks may stand apart from each other, and the holder's from theirs.
 const SKEW_MS: u64 = 2 * CLOCK_SKEW_MS_MAX;
 
 /// The patient took this consent back here.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct RevokedHere {
     /// Why the ledger rejected the revocation.
     rejected: Option<u16>,
+    /// Entries of the ledger, as far as it was here when the patient first said so.
+    size: u64,
 }
 
 impl Member {
@@ -51,7 +54,7 @@ impl Member {
             Some(known) if self.may_revoke(&known)? => {
                 self.refuse_here(consent, vec![Self::revocation_draft(consent)]).await?;
             }
-            Some(known) => return self.deny_instead(consent, &known, call.id.as_deref()).await,
+            Some(known) => return self.deny_instead(consent, &known, &call).await,
             None => self.revoke_when_taken(consent).await?,
         }
         self.await_consent(consent, true).await
@@ -78,7 +81,7 @@ impl Member {
     /// decided again.
     async fn refuse_here(&self, consent: ConsentId, drafts: Vec<Draft>) -> anyhow::Result<()> {
         let mut batch = Batch::new();
-        self.vault.put(&mut batch, Shelf::RevokedHere, consent.as_bytes(), &RevokedHere::default());
+        self.put_revoked(&mut batch, &consent, None)?;
         let ticket = self.outbox.enqueue(drafts, batch)?;
         self.refused(ticket).await
     }
@@ -99,7 +102,7 @@ impl Member {
             sent.revoke = true;
             let mut batch = Batch::new();
             self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);
-            self.vault.put(&mut batch, Shelf::RevokedHere, consent.as_bytes(), &RevokedHere::default());
+            self.put_revoked(&mut batch, &consent, None)?;
             self.archive.engine().submit(batch)?
         };
         self.refused(ticket).await
@@ -110,7 +113,7 @@ impl Member {
         self: &Arc<Self>,
         consent: ConsentId,
         known: &ConsentRecord,
-        id: Option<&str>,
+        call: &ConsentRevokeCall,
     ) -> anyhow::Result<ConsentDone> {
         self.refuse_here(consent, Vec::new()).await?;
         let author = self.author(known)?;
@@ -119,13 +122,14 @@ impl Member {
             undone: vec![why, format!("other hospitals may still act on it: have it revoked at {author} as well")],
             ..ConsentDone::default()
         };
-        let Some(id) = id else {
+        let Some(id) = &call.id else {
             return Ok(undone(format!(
                 "nothing was put into the ledger: {author} recorded it. Name the patient (--id), and this hospital \
                  records a denial that every hospital obeys"
             )));
         };
-        let person = match self.person(&Identifier::parse(id)?, false).await {
+        let asked = Asked { occasion: Occasion::Revocation, user: &call.user };
+        let person = match self.person(&Identifier::parse(id)?, asked).await {
             Ok(person) => person,
             Err(error) => return Ok(undone(format!("nothing was put into the ledger: {error:#}"))),
         };
@@ -177,8 +181,27 @@ impl Member {
         Ok(self.revoked_record(consent)?.and_then(|record| record.rejected))
     }
 
+    /// Entries that the ledger had here when the consent was first taken back at this site; `None`: it was not. What
+    /// was decided on a longer ledger was decided without that consent, for it opens nothing any more.
+    pub fn revoked_here_at(&self, consent: &ConsentId) -> anyhow::Result<Option<u64>> {
+        Ok(self.revoked_record(consent)?.map(|record| record.size))
+    }
+
+    /// That there is a record is the patient's word, readable or not. One that can't be read (it is damaged, or of a
+    /// version that kept no size) counts as made when this process began, so that it closes what was fetched before.
     fn revoked_record(&self, consent: &ConsentId) -> anyhow::Result<Option<RevokedHere>> {
-        Ok(self.vault.get(&**self.archive.engine(), Shelf::RevokedHere, consent.as_bytes())?)
+        match self.vault.get(&**self.archive.engine(), Shelf::RevokedHere, consent.as_bytes()) {
+            Err(VaultError::Damaged) => Ok(Some(RevokedHere { rejected: None, size: self.opened_size.0 })),
+            read => Ok(read?),
+        }
+    }
+
+    /// Saying it again moves nothing: what was fetched in between rests on another consent.
+    fn put_revoked(&self, batch: &mut Batch, consent: &ConsentId, rejected: Option<u16>) -> anyhow::Result<()> {
+        let known = self.revoked_record(consent)?;
+        let size = known.map_or_else(|| self.replica.size().0, |known| known.size);
+        self.vault.put(batch, Shelf::RevokedHere, consent.as_bytes(), &RevokedHere { rejected, size });
+        Ok(())
     }
 
     /// The ledger has settled a revocation of this node.
@@ -190,8 +213,7 @@ impl Member {
             (Ok(()), None) => bail!("a revocation took effect that the state does not know"),
             (Err(rejection), _) => {
                 let mut batch = Batch::new();
-                let record = RevokedHere { rejected: Some(rejection.0) };
-                self.vault.put(&mut batch, Shelf::RevokedHere, consent.as_bytes(), &record);
+                self.put_revoked(&mut batch, &consent, Some(rejection.0))?;
                 Ok(self.archive.submit(batch)?)
             }
         }

@@ -5,6 +5,8 @@
 //! birth are written down in the archive when the seat is taken up, and no copying tool brings both along. What is
 //! behind within one directory (a Raft log behind its watermark or behind the ledger) is found when Raft starts.
 //!
+//! The signing guard is part of that memory. A seat without it is lost too, for an empty guard would sign anything.
+//!
 //! A node without its seat goes on as a member: it follows the ledger, ingests, registers, finds, serves and fetches.
 //! It does not come back to its seat by itself; that is a decision of the federation.
 //!
@@ -19,16 +21,21 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use tessera_consensus::checkpoint::SigningGuard;
 use tessera_consensus::kernel;
 use tessera_storage::engine::{Batch, wait_durable};
 
 use super::Member;
 use super::vault::Shelf;
+use crate::home::replace;
 
 /// The file that is never copied: a small one that lives as long as the seat.
 const ANCHOR: &str = "watermark";
 /// The record's name in the vault.
 const SEAT: &[u8] = b"seat";
+
+/// The certifier's memory of what it signed. It is made before the anchor: where that is, this was.
+pub const GUARD: &str = "guard";
 
 /// What the archive remembers of the seat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,21 +72,31 @@ impl Member {
         let record: Option<Record> = self.vault.get(engine, Shelf::Seat, SEAT)?;
         let anchor = directory.join(ANCHOR);
         let found = Birth::of(&anchor)?;
+        let guarded = directory.join(GUARD).try_exists()?;
         match record {
             Some(Record::Lost { why }) => {
                 self.set_seat_lost(why);
                 return Ok(false);
             }
-            Some(Record::Held(birth)) if found == Some(birth) => return Ok(true),
-            Some(Record::Held(_)) if self.others_are_known()? => {
-                let why = "the node's directory was put back from a copy, or the Raft directory was lost";
-                self.lose_seat(why)?;
+            Some(Record::Held(birth)) if found == Some(birth) && guarded => return Ok(true),
+            Some(Record::Held(birth)) if self.others_are_known()? => {
+                self.lose_seat(match found == Some(birth) {
+                    true => "the signing guard is gone, so what this node signed is not known any more",
+                    false => "the node's directory was put back from a copy, or the Raft directory was lost",
+                })?;
+                return Ok(false);
+            }
+            None if found.is_some() && !guarded && self.others_are_known()? => {
+                self.lose_seat("the signing guard is gone, and so is the archive's memory of this seat")?;
                 return Ok(false);
             }
             Some(Record::Held(_)) => {
                 tracing::warn!("the directory was put back from a copy; nobody else holds this ledger, so it counts");
             }
             None => {}
+        }
+        if !guarded {
+            replace(&directory.join(GUARD), &SigningGuard::new().to_bytes())?;
         }
         // The file must be there, and known, before anything is confirmed that it has to remember.
         std::fs::File::options().append(true).create(true).open(&anchor)?.sync_all()?;

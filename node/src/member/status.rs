@@ -9,7 +9,7 @@ use tessera_federation::wire::v1;
 use super::{Member, locked};
 use crate::archive::catalogue::{self, Totals};
 use crate::archive::ingest::now_ms;
-use crate::archive::{copies, flags};
+use crate::archive::{aside, copies, flags, missed};
 use crate::control::wire::{PeerShown, StatusDone};
 
 /// Studies in reception that are counted.
@@ -62,11 +62,17 @@ impl Member {
         age_ms: Option<u64>,
         outbox_pending: u64,
     ) -> anyhow::Result<Vec<String>> {
-        let mut warnings: Vec<String> = self.trusted().err().iter().map(ToString::to_string).collect();
+        let mut warnings = self.clock_sentences();
         let aside = totals.variants + totals.quarantined;
         if aside > 0 {
-            warnings.push(format!("{aside} objects are put aside: see `tessera quarantine`"));
+            warnings.push(format!(
+                "{aside} objects are put aside: `tessera quarantine` lists them, and releases or discards them"
+            ));
         }
+        if let Err(error) = self.archive.pixels().check_room() {
+            warnings.push(format!("{error}; the reserve is [archive] free_bytes_min. Reading goes on"));
+        }
+        warnings.extend(self.archive.damage_sentences()?);
         if let Some(why) = self.seat_lost() {
             warnings.push(format!("this core node has lost its seat ({why}): it neither votes nor signs"));
         }
@@ -74,6 +80,9 @@ impl Member {
         if unreadable > 0 {
             warnings.push(format!("the statistics of {unreadable} records can't be read, and are not in the volumes"));
         }
+        warnings.extend(aside::warnings(&**self.archive.engine(), &self.config.dicom)?);
+        warnings.extend(self.rejected_sentence()?);
+        warnings.extend(missed::warnings(&**self.archive.engine())?);
         warnings.extend(flags::warnings(&**self.archive.engine(), &self.config.dicom, now_ms())?);
         if !caught_up {
             warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());
@@ -87,7 +96,10 @@ impl Member {
         if let Some(why) = &*locked(&self.registration_waits) {
             warnings.push(format!("registrations wait; ingest and reading go on: {why}"));
         }
+        warnings.extend(self.refused_sentence());
+        warnings.extend(self.suspicion_sentences());
         warnings.extend(self.lost_sentence()?);
+        warnings.extend(self.unreadable_sentence()?);
         Ok(warnings)
     }
 
@@ -100,6 +112,7 @@ impl Member {
                 node: id.short(),
                 name: node.join.join.name.clone(),
                 sites: node.join.join.sites.iter().map(|site| site.legal_name.clone()).collect(),
+                site_ids: node.join.join.sites.iter().map(|site| site.id.to_string()).collect(),
                 role: format!("{:?}", node.role).to_lowercase(),
                 connected: id == self.node || connected.contains(&id),
             }

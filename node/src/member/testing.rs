@@ -7,15 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tessera_consensus::checkpoint::{SignedCheckpoint, cosign};
-use tessera_consensus::wire::v1::{Batch, Role, VERSION};
+use tessera_consensus::wire::v1::{Batch, VERSION};
 use tessera_consensus::{Lane, NodeId, SiteId, UnixMillis};
-use tessera_policy::{Decision, Identifier, Purpose, UserAssertion, UserId};
+use tessera_policy::{ConsentId, Decision, Identifier, Purpose, UserAssertion, UserId};
 use tessera_storage::engine::Engine;
 use tessera_storage::pixels::SiteKey;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 
 use super::Member;
+use super::consent::{DAY_MS, granting};
 use super::holder::Question;
+use super::lookups::{Asked, Occasion};
 use super::registrar::Registration;
 use crate::archive::ingest::now_ms;
 use crate::archive::{self, Archive, catalogue};
@@ -24,11 +26,13 @@ use crate::config::Config;
 use crate::founding;
 use crate::home::Home;
 
+/// Who looks up where a test does not care.
+pub const NOBODY: Asked<'static> = Asked { occasion: Occasion::History, user: "" };
 pub const A: usize = 0;
 pub const B: usize = 1;
 pub const C: usize = 2;
 pub const REGULATOR: usize = 3;
-const NAMES: [&str; 4] = ["hospital-a", "hospital-b", "hospital-c", "regulator"];
+pub const NAMES: [&str; 4] = ["hospital-a", "hospital-b", "hospital-c", "regulator"];
 /// Commands taken from an outbox at a time.
 const TAKEN_MAX: usize = 128;
 
@@ -37,7 +41,7 @@ pub struct World {
     folder: tempfile::TempDir,
 }
 
-fn init(dir: &Path, name: &str) -> cli::Init {
+fn init(dir: &Path, name: &str, peer: &[String]) -> cli::Init {
     let nowhere = "127.0.0.1:0".parse().expect("an address");
     cli::Init {
         dir: cli::Dir { dir: dir.to_owned() },
@@ -49,7 +53,7 @@ fn init(dir: &Path, name: &str) -> cli::Init {
         ae_title: "TESSERA".into(),
         accept_unknown_senders: true,
         http: nowhere,
-        peer: Vec::new(),
+        peer: peer.to_vec(),
         core: Some(nowhere),
         viewer: None,
         users_role: Some("physician".into()),
@@ -58,6 +62,10 @@ fn init(dir: &Path, name: &str) -> cli::Init {
 }
 
 fn open(dir: &Path) -> Arc<Member> {
+    try_open(dir).expect("a member")
+}
+
+fn try_open(dir: &Path) -> anyhow::Result<Arc<Member>> {
     let home = Home::new(dir);
     let config = Config::read(&home.config()).expect("a configuration");
     let secrets = home.load_secrets().expect("keys");
@@ -67,20 +75,26 @@ fn open(dir: &Path) -> Arc<Member> {
         Arc::new(RocksEngine::open(&home.database(), &archive::TABLES, EngineOptions::default()).expect("a database"));
     let key = SiteKey::new(*secrets.site);
     let archive = Archive::open(engine, &home.pixels(), key, config.clone()).expect("an archive");
-    let member = Member::open(home, config, secrets, &own, genesis, archive).expect("a member");
+    let member = Member::open(home, config, secrets, &own, genesis, archive)?;
     member.advanced();
-    member
+    Ok(member)
 }
 
 impl World {
     /// Three core hospitals and a regulator.
     pub async fn found() -> Self {
+        Self::found_listening(A, &[]).await
+    }
+
+    /// The same, one of which would listen at these addresses once its network is started.
+    pub async fn found_listening(listener: usize, peer: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let dir = |name: &str| folder.path().join(name);
         let genesis = dir("genesis");
         let mut tickets = Vec::new();
         for name in NAMES {
-            founding::init(init(&dir(name), name)).expect("a node");
+            let peer = if name == NAMES[listener] { peer } else { &[] };
+            founding::init(init(&dir(name), name, peer)).expect("a node");
             let role = if name == NAMES[REGULATOR] { cli::RoleName::Observer } else { cli::RoleName::Core };
             let out = dir(&format!("{name}.ticket"));
             founding::ticket(cli::Ticket { dir: cli::Dir { dir: dir(name) }, role, out: out.clone() })
@@ -100,16 +114,28 @@ impl World {
 
     /// Stops a member and opens its directory again, as after a crash.
     pub fn reopen(&mut self, index: usize) {
+        let member = self.reopens(index).expect("a member");
+        self.members.insert(index, member);
+    }
+
+    /// Stops a member for good, and tries to open its directory again.
+    pub fn reopens(&mut self, index: usize) -> anyhow::Result<Arc<Member>> {
         let old = self.members.remove(index);
         assert_eq!(Arc::strong_count(&old), 1, "nobody else holds the member");
         drop(old);
-        self.members.insert(index, open(&self.folder.path().join(NAMES[index])));
+        try_open(&self.folder.path().join(NAMES[index]))
     }
 
     /// One batch with all that waits, applied and certified everywhere; each outbox is told.
     pub async fn commit(&self) {
+        self.commit_among(&[A, B, C, REGULATOR]).await;
+    }
+
+    /// The same at some of the members only; the others have to follow.
+    pub async fn commit_among(&self, present: &[usize]) {
+        let members: Vec<&Arc<Member>> = present.iter().map(|index| &self.members[*index]).collect();
         let mut submissions = Vec::new();
-        for member in &self.members {
+        for member in &members {
             let ticket = member.archive.engine().submit(tessera_storage::engine::Batch::new()).expect("a ticket");
             member.durable(ticket).await.expect("a working disk");
             for lane in Lane::ALL {
@@ -124,10 +150,10 @@ impl World {
             proposer: self.members[A].node,
             submissions,
         };
-        for member in &self.members {
+        for member in &members {
             member.replica.apply_batch(&batch, tessera_storage::engine::Batch::new()).expect("it applies");
         }
-        for member in &self.members {
+        for member in &members {
             self.certify(member);
             loop {
                 let settled = member.outbox.settle(&member.replica).expect("settled");
@@ -139,17 +165,23 @@ impl World {
                 }
             }
             member.write_consents_again().await.expect("written again");
+            member.anchor_kept_receipts().expect("a working disk");
         }
     }
 
-    fn certify(&self, member: &Member) {
+    /// What the core's nodes in these places sign for a member's ledger.
+    pub fn signed(&self, member: &Member, signers: &[usize]) -> SignedCheckpoint {
         let checkpoint = member.replica.checkpoint().expect("a checkpoint");
-        let core = self.members.iter().filter(|member| member.role == Role::Core);
-        let signatures = core.map(|signer| {
+        let signatures = signers.iter().map(|signer| {
+            let signer = &self.members[*signer];
             let name = signer.config.name.parse().expect("a signer's name");
             cosign(&checkpoint, &name, &signer.secrets.checkpoint, now_ms() / 1000)
         });
-        let signed = SignedCheckpoint::new(checkpoint, signatures.collect()).expect("a note");
+        SignedCheckpoint::new(checkpoint, signatures.collect()).expect("a note")
+    }
+
+    fn certify(&self, member: &Member) {
+        let signed = self.signed(member, &[A, B, C]);
         let core = member.replica.core().expect("a core");
         let certificate = signed.verify(&core, member.replica.federation()).expect("a certificate");
         member.replica.certified(certificate).expect("it is taken");
@@ -168,8 +200,27 @@ impl World {
         }
     }
 
+    /// A grant to Hospital B for treatment, attested by `recorder`'s staff.
+    pub async fn grants(&self, recorder: usize, patient: &Identifier) -> ConsentId {
+        let member = &self.members[recorder];
+        let end = UnixMillis(now_ms()).plus_ms(30 * DAY_MS);
+        let terms = granting(member, "hospital-b", "treatment", end).expect("terms");
+        let consent = member.record_consent(patient.clone(), terms, None).await.expect("a consent");
+        self.commit().await;
+        consent
+    }
+
     /// What `holder` says to Hospital B's physician who asks for a study of `patient`.
     pub async fn asks(&self, holder: usize, patient: &Identifier) -> Decision {
+        self.decides(holder, patient).await.expect("a decision")
+    }
+
+    /// The same, or why there is no decision: a refusal too.
+    pub async fn decides(&self, holder: usize, patient: &Identifier) -> anyhow::Result<Decision> {
+        Ok(self.members[holder].decide(&self.question(holder, patient)).await?.decision)
+    }
+
+    pub fn question(&self, holder: usize, patient: &Identifier) -> Question {
         let b = &self.members[B];
         let user = UserId::parse("li.wei").expect("a user");
         let user = UserAssertion::new(policy_site(B), user, tessera_policy::Role::Physician, None);
@@ -187,8 +238,7 @@ impl World {
             ),
         };
         let requester = b.config.default_site().id.clone();
-        let question = Question { user, requester, purpose: Purpose::Treatment, registration };
-        self.members[holder].decide(&question).await.expect("a decision")
+        Question { user, requester, purpose: Purpose::Treatment, registration }
     }
 
     pub fn node(&self, index: usize) -> NodeId {

@@ -62,6 +62,10 @@ pub enum Shelf {
     Examined = 14,
     /// The federation in which the archive's studies were registered last.
     Federation = 15,
+    /// Disclosure -> this node's receipt as the requester, until the ledger has the disclosure.
+    Receipts = 16,
+    /// Disclosure -> this side's signed receipt, for the record.
+    SignedReceipts = 17,
     /// Identifier -> the codes that the patient was handed here, with what each is for and what spent it.
     Codes = 20,
     /// Consent -> that the patient took it back at this site: it opens nothing here, whatever the ledger says.
@@ -72,8 +76,16 @@ pub enum Shelf {
     RevocationTimes = 23,
     /// As an observer: the sums of the statistics, and how far the ledger was counted.
     Statistics = 24,
+    /// Number of a lookup -> who looked whom up.
+    Lookups = 25,
+    /// Where the chain of the lookups stands.
+    LookupHead = 26,
+    /// Identifier -> number of the newest lookup of it.
+    LookupsOf = 27,
     /// Copy of another site's study -> the keys of its patient, for as long as the copy.
     CopyKeys = 30,
+    /// Study UID -> why the ledger did not take its registration.
+    Rejected = 40,
 }
 
 impl Shelf {
@@ -81,10 +93,12 @@ impl Shelf {
     const fn is_of_one_federation(self) -> bool {
         match self {
             Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
-            Self::Sent | Self::Lost | Self::Examined | Self::Seat | Self::CopyKeys => true,
+            Self::Sent | Self::Lost | Self::Examined | Self::Seat | Self::CopyKeys | Self::Receipts => true,
+            Self::Rejected => true,
             Self::RevokedHere | Self::ConsentsSent | Self::RevocationTimes | Self::Statistics => true,
             Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
-            Self::Disclosures | Self::Consents | Self::Federation => false,
+            Self::Disclosures | Self::SignedReceipts | Self::Consents | Self::Federation => false,
+            Self::Lookups | Self::LookupHead | Self::LookupsOf => false,
         }
     }
 }

@@ -19,7 +19,7 @@ struct Web(Arc<Member>);
 
 impl Federated for Web {
     fn history(&self, call: HistoryCall) -> BoxFuture<'_, anyhow::Result<HistoryDone>> {
-        async move { self.0.history(&call.id).await }.boxed()
+        async move { self.0.history(&call).await }.boxed()
     }
 
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>> {

@@ -73,6 +73,7 @@ impl CharsetVerdict {
     }
 
     /// Whether the operator should look: the declaration was not what the text was read by.
+    #[cfg(test)]
     pub fn is_flagged(&self) -> bool {
         !matches!(self, Self::Declared { .. })
     }

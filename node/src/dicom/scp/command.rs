@@ -126,6 +126,8 @@ fn element(out: &mut Vec<u8>, number: u16, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn command(field: u16, data_set: u16, class: &[u8], instance: &[u8]) -> Vec<u8> {
@@ -156,6 +158,32 @@ mod tests {
         }
         assert!(Request::parse(&[]).is_err());
         assert!(Request::parse(&[0; 7]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_and_mutations_never_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..300),
+            at in 0..200usize,
+            with in any::<u8>(),
+            cut in 0..200usize,
+        ) {
+            let mut mutated = command(C_STORE_REQUEST, 1, b"1.2\0", b"1.2.3\0");
+            let length = mutated.len();
+            mutated[at % length] = with;
+            mutated.truncate(length - cut % length);
+            // A length of four billion in front of every value.
+            let mut absurd = mutated.clone();
+            if absurd.len() >= 8 {
+                absurd[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+            }
+            for bytes in [&noise, &mutated, &absurd] {
+                if let Ok(request) = Request::parse(bytes) {
+                    let response = request.response(Outcome::OutOfResources, "no");
+                    prop_assert!(response.len() < COMMAND_BYTES_MAX + 256);
+                }
+            }
+        }
     }
 
     #[test]

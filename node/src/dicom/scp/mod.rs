@@ -7,44 +7,55 @@
 //! `wire` is the socket, `negotiate` the association, `command` the DIMSE messages, `session` one association from
 //! its first to its last byte.
 //!
-//! Bounds: `associations_max` places, each with at most [`negotiate::OPERATIONS_MAX`] + 1 objects of
-//! [`BUFFERED_BYTES_MAX`](super::sink::BUFFERED_BYTES_MAX) in memory (two, for the senders that ask for no window,
-//! which is nearly all) and one read buffer. Further peers are told to come back later, by a rejection that names
-//! the reason; beyond `REFUSALS_MAX` of those at once connections are dropped.
+//! Bounds: `associations_max` associations, `associations_per_address_max` of one remote address, each with at most
+//! [`negotiate::OPERATIONS_MAX`] + 1 objects of [`BUFFERED_BYTES_MAX`](super::sink::BUFFERED_BYTES_MAX) in memory (two,
+//! for the senders that ask for no window, which is nearly all) and one read buffer. A peer that asks for one more is
+//! told to come back later. Connections that have not asked for an association hold none of those places: they have
+//! `WAITING_MAX` of their own, [`ScpConfig::request_patience`] for the whole request, and are dropped beyond that.
 
 mod command;
+#[cfg(test)]
+mod crowd_tests;
 mod negotiate;
+mod places;
 mod session;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::identifiers::AeTitle;
 use super::sink::StoreSink;
+use places::{Full, Places};
 
-/// Peers that are being told at the same time that all places are taken.
-const REFUSALS_MAX: usize = 64;
+/// Connections that have not asked for an association yet: in all, and of one remote address. A device asks within
+/// milliseconds, so that these are many.
+const WAITING_MAX: usize = 128;
+const WAITING_PER_ADDRESS_MAX: usize = 32;
 
 /// A pause when the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is logged that peers were turned away.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(60);
+
 /// How the receiver behaves.
 #[derive(Debug, Clone)]
 pub struct ScpConfig {
-    /// Associations at once.
+    /// Associations at once, in all and of one remote address.
     pub associations_max: usize,
+    pub associations_per_address_max: usize,
     /// The titles that it answers to; empty means any.
     pub called_ae_titles: Vec<AeTitle>,
-    /// How long a connection may take to ask for its association.
+    /// How long a connection may take to ask for its association, to the last byte of the request: the ARTIM timer of
+    /// PS3.8 section 9.1.5.
     pub request_patience: Duration,
     /// How long a sender may stay silent between two messages.
     pub idle_patience: Duration,
@@ -56,6 +67,7 @@ impl Default for ScpConfig {
     fn default() -> Self {
         Self {
             associations_max: 32,
+            associations_per_address_max: 16,
             called_ae_titles: Vec::new(),
             request_patience: Duration::from_secs(30),
             idle_patience: Duration::from_secs(600),
@@ -64,15 +76,24 @@ impl Default for ScpConfig {
     }
 }
 
+/// What all sessions share.
+struct Receiver {
+    sink: Arc<dyn StoreSink>,
+    config: ScpConfig,
+    places: Arc<Places>,
+    turned_away: TurnedAway,
+    stop: CancellationToken,
+}
+
 /// Serves until `stop`; then refuses new connections, answers what is under way and aborts idle associations.
 pub async fn serve(listener: TcpListener, sink: Arc<dyn StoreSink>, config: ScpConfig, stop: CancellationToken) {
-    let config = Arc::new(config);
-    let places = Arc::new(Semaphore::new(config.associations_max));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let places = Places::new(config.associations_max, config.associations_per_address_max);
+    let waiting = Places::new(WAITING_MAX, WAITING_PER_ADDRESS_MAX);
+    let receiver = Arc::new(Receiver { sink, config, places, turned_away: TurnedAway::default(), stop });
     let mut tasks = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
-            () = stop.cancelled() => break,
+            () = receiver.stop.cancelled() => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -83,24 +104,28 @@ pub async fn serve(listener: TcpListener, sink: Arc<dyn StoreSink>, config: ScpC
                 }
             },
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            let (sink, config, stop) = (sink.clone(), config.clone(), stop.clone());
-            tasks.spawn(async move {
-                session::run(stream, peer, sink.as_ref(), &config, stop).await;
-                drop(place)
-            });
-        } else if let Ok(place) = refusals.clone().try_acquire_owned() {
-            tasks.spawn(refuse(stream, peer, config.clone(), place));
-        } else {
-            tracing::warn!(%peer, "a DICOM connection was dropped: too many at once");
+        match waiting.take(peer.ip()) {
+            Ok(place) => drop(tasks.spawn(session::run(stream, peer, receiver.clone(), place))),
+            // Without its request it can't be told why.
+            Err(full) => receiver.turned_away.tell(peer, &full),
         }
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn refuse(stream: TcpStream, peer: SocketAddr, config: Arc<ScpConfig>, _place: OwnedSemaphorePermit) {
-    tracing::warn!(%peer, places = config.associations_max, "a DICOM association was refused: all places are taken");
-    if let Err(error) = session::refuse(stream, &config).await {
-        tracing::debug!(%peer, %error, "the refusal could not be sent");
+/// Tells of peers that were turned away, seldom enough that a crowd of them does not fill the log.
+#[derive(Default)]
+struct TurnedAway(Mutex<(u64, Option<Instant>)>);
+
+impl TurnedAway {
+    fn tell(&self, peer: SocketAddr, why: &Full) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (untold, told) = &mut *state;
+        if told.is_some_and(|told| told.elapsed() < TURNED_AWAY_PAUSE) {
+            *untold += 1;
+            return;
+        }
+        tracing::warn!(%peer, %why, others_before = *untold, "a DICOM peer was turned away");
+        (*untold, *told) = (0, Some(Instant::now()));
     }
 }

@@ -41,7 +41,16 @@ const ASYNCHRONOUS_WINDOW_ITEM: u8 = 0x53;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     pub id: u8,
+    /// What was agreed to be talked about.
+    pub abstract_syntax: Uid,
     pub transfer_syntax: Uid,
+}
+
+impl Context {
+    /// All that is served but verification is storage.
+    pub fn is_for_storage(&self) -> bool {
+        self.abstract_syntax.as_str() != VERIFICATION
+    }
 }
 
 /// An association as agreed.
@@ -76,12 +85,16 @@ pub fn agree(request: AssociationRQ, called: &[AeTitle]) -> Result<Agreement, As
         return Err(rejection(CalledAETitleNotRecognized));
     }
     let results: Vec<_> = request.presentation_contexts.iter().map(judge).collect();
-    let accepted = |result: &PresentationContextResult| {
+    let accepted = |(proposed, result): (&PresentationContextProposed, &PresentationContextResult)| {
+        let abstract_syntax = Uid::from_value(proposed.abstract_syntax.as_bytes()).ok()?;
         let transfer_syntax = Uid::parse(&result.transfer_syntax).ok()?;
-        (result.reason == PresentationContextResultReason::Acceptance)
-            .then_some(Context { id: result.id, transfer_syntax })
+        (result.reason == PresentationContextResultReason::Acceptance).then_some(Context {
+            id: result.id,
+            abstract_syntax,
+            transfer_syntax,
+        })
     };
-    let contexts = results.iter().filter_map(accepted).collect();
+    let contexts = request.presentation_contexts.iter().zip(&results).filter_map(accepted).collect();
     let (window, mut user_variables) = window(&request.user_variables);
     user_variables.extend([
         UserVariableItem::MaxLength(PDU_BYTES_ADVERTISED),

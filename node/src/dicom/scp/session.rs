@@ -8,6 +8,7 @@
 //! one is being read; (3) an object given to the sink is waited for even when the peer has gone.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dicom_ul::pdu::{AbortRQServiceProviderReason, AbortRQSource, Pdu};
@@ -17,11 +18,12 @@ use futures::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::ScpConfig;
 use super::command::{COMMAND_BYTES_MAX, Operation, Request};
 use super::negotiate::{self, Agreement, Context};
+use super::places::{Full, Place};
 use super::wire::{Arrival, Fragment, Wire, WireError};
-use crate::dicom::identifiers::{AeTitle, Uid};
+use super::{Receiver, ScpConfig};
+use crate::dicom::identifiers::AeTitle;
 use crate::dicom::sink::{BUFFERED_BYTES_MAX, Incoming, LargeObject, Sender, StoreOutcome, StoreSink};
 use crate::dicom::status::Outcome;
 
@@ -33,8 +35,13 @@ const FIRST_OBJECT_BYTES: usize = 1 << 20;
 pub enum SessionError {
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The ARTIM timer ran out (PS3.8 section 9.1.5).
+    #[error("the peer did not ask for an association in time")]
+    NoRequest,
     #[error("the association was refused")]
     Refused,
+    #[error("the association was refused for now: {0}")]
+    Full(Full),
     #[error("the peer aborted")]
     Aborted,
     #[error("the peer broke the protocol: {0}")]
@@ -54,36 +61,35 @@ impl SessionError {
             Self::Wire(WireError::Silent) => Some(AbortRQSource::ServiceProvider(ReasonNotSpecified)),
             Self::Protocol(_) => Some(AbortRQSource::ServiceProvider(UnexpectedPdu)),
             Self::Stopped => Some(AbortRQSource::ServiceUser),
-            Self::Wire(_) | Self::Refused | Self::Aborted => None,
+            // Whoever did not ask is told nothing (PS3.8 table 9-10, state 2).
+            Self::Wire(_) | Self::NoRequest | Self::Refused | Self::Full(_) | Self::Aborted => None,
         }
     }
 }
 
-/// Serves one connection to its end.
-pub async fn run(
-    stream: TcpStream,
-    peer: SocketAddr,
-    sink: &dyn StoreSink,
-    config: &ScpConfig,
-    stop: CancellationToken,
-) {
+/// Serves one connection to its end. `waiting` is its place among those that have not asked for an association yet.
+pub async fn run(stream: TcpStream, peer: SocketAddr, receiver: Arc<Receiver>, waiting: Place) {
     let mut wire = match Wire::new(stream) {
         Ok(wire) => wire,
         Err(error) => return tracing::debug!(%peer, %error, "the connection failed at once"),
     };
     let agreed = tokio::select! {
-        agreed = establish(&mut wire, config) => agreed,
-        () = stop.cancelled() => Err(SessionError::Stopped),
+        agreed = establish(&mut wire, peer, &receiver) => agreed,
+        () = receiver.stop.cancelled() => Err(SessionError::Stopped),
     };
+    drop(waiting);
     let (mut session, ended) = match agreed {
-        Ok(agreement) => {
-            let mut session = Session::new(wire, agreement, peer, sink, config);
-            let ended = session.serve(&stop).await;
+        Ok((agreement, _place)) => {
+            let mut session = Session::new(wire, agreement, peer, receiver.sink.as_ref(), &receiver.config);
+            let ended = session.serve(&receiver.stop).await;
             session.settle().await;
             (session, ended)
         }
         Err(error) => {
-            tracing::info!(%peer, %error, "no DICOM association");
+            match &error {
+                SessionError::Full(full) => receiver.turned_away.tell(peer, full),
+                error => tracing::info!(%peer, %error, "no DICOM association"),
+            }
             return end(&mut wire, &error).await;
         }
     };
@@ -98,15 +104,6 @@ pub async fn run(
     }
 }
 
-/// Tells a peer that all places are taken.
-pub async fn refuse(stream: TcpStream, config: &ScpConfig) -> Result<(), WireError> {
-    let mut wire = Wire::new(stream)?;
-    wire.next(config.request_patience).await?;
-    wire.send(&Pdu::AssociationRJ(negotiate::full())).await?;
-    wire.close().await;
-    Ok(())
-}
-
 async fn end(wire: &mut Wire, error: &SessionError) {
     if let Some(source) = error.abort() {
         // The association is over whether the peer hears it or not.
@@ -115,18 +112,28 @@ async fn end(wire: &mut Wire, error: &SessionError) {
     wire.close().await;
 }
 
-async fn establish(wire: &mut Wire, config: &ScpConfig) -> Result<Agreement, SessionError> {
-    let Arrival::Control(Pdu::AssociationRQ(request)) = wire.next(config.request_patience).await? else {
-        return Err(SessionError::Protocol("it did not begin with a request for an association"));
+/// A place is taken for what asked for one and is agreed, never for a connection alone.
+async fn establish(wire: &mut Wire, peer: SocketAddr, receiver: &Receiver) -> Result<(Agreement, Place), SessionError> {
+    let request = match wire.next(receiver.config.request_patience).await {
+        Ok(Arrival::Control(Pdu::AssociationRQ(request))) => request,
+        Ok(_) => return Err(SessionError::Protocol("it did not begin with a request for an association")),
+        Err(WireError::Silent) => return Err(SessionError::NoRequest),
+        Err(error) => return Err(error.into()),
     };
-    match negotiate::agree(request, &config.called_ae_titles) {
-        Ok(agreement) => {
+    let agreed = negotiate::agree(request, &receiver.config.called_ae_titles);
+    let agreed = agreed.map_err(|rejection| (rejection, SessionError::Refused)).and_then(|agreement| {
+        let place = receiver.places.take(peer.ip());
+        place.map(|place| (agreement, place)).map_err(|full| (negotiate::full(), SessionError::Full(full)))
+    });
+    match agreed {
+        Ok((agreement, place)) => {
             wire.send(&Pdu::AssociationAC(agreement.reply.clone())).await?;
-            Ok(agreement)
+            wire.associated();
+            Ok((agreement, place))
         }
-        Err(rejection) => {
+        Err((rejection, error)) => {
             wire.send(&Pdu::AssociationRJ(rejection)).await?;
-            Err(SessionError::Refused)
+            Err(error)
         }
     }
 }
@@ -306,7 +313,7 @@ impl<'a> Session<'a> {
         let context = self.contexts.iter().find(|context| context.id == id);
         let context = context.ok_or(SessionError::Protocol("a presentation context was used that was not agreed"))?;
         if request.has_data_set {
-            let body = self.body(&request, context.transfer_syntax.clone());
+            let body = self.body(&request, context);
             self.message = Message::DataSet(Box::new(DataSet { context: id, request, body }));
             return Ok(());
         }
@@ -319,14 +326,18 @@ impl<'a> Session<'a> {
         self.respond(id, &request, outcome, reason).await
     }
 
-    fn body(&self, request: &Request, transfer_syntax: Uid) -> Body {
+    fn body(&self, request: &Request, context: &Context) -> Body {
         match &request.operation {
+            Operation::Store { .. } if !context.is_for_storage() => Body::Dropped {
+                outcome: Outcome::ClassNotSupported,
+                reason: "this presentation context is for verification".into(),
+            },
             Operation::Store { sop_class, sop_instance } => Body::Buffered {
                 incoming: Incoming {
                     sender: self.sender.clone(),
                     sop_class: sop_class.clone(),
                     sop_instance: sop_instance.clone(),
-                    transfer_syntax,
+                    transfer_syntax: context.transfer_syntax.clone(),
                 },
                 bytes: BytesMut::with_capacity(self.last_object_bytes),
             },

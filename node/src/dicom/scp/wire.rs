@@ -17,11 +17,9 @@ use tokio::net::TcpStream;
 /// One PDU, in bytes. Peers are asked for less; this is how far one may go beyond before it is cut off.
 pub const PDU_BYTES_MAX: usize = 1 << 20;
 
-/// Room for one read, in bytes.
+/// Room for one read, in bytes: of an association, and of a connection that has not asked for one yet.
 const READ_BYTES: usize = 256 << 10;
-
-/// Less room than this is not worth a read, in bytes.
-const READ_BYTES_MIN: usize = 64 << 10;
+const REQUEST_READ_BYTES: usize = 16 << 10;
 
 /// Type, reserved byte and length.
 const PDU_HEADER_BYTES: usize = 6;
@@ -123,12 +121,18 @@ impl Inbox {
 pub struct Wire {
     stream: TcpStream,
     inbox: Inbox,
+    read_bytes: usize,
 }
 
 impl Wire {
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, inbox: Inbox::default() })
+        Ok(Self { stream, inbox: Inbox::default(), read_bytes: REQUEST_READ_BYTES })
+    }
+
+    /// The association stands: data will come.
+    pub fn associated(&mut self) {
+        self.read_bytes = READ_BYTES;
     }
 
     pub fn inbox(&mut self) -> &mut Inbox {
@@ -138,8 +142,9 @@ impl Wire {
     /// Waits for more bytes. Safe to cancel.
     pub async fn fill(&mut self, patience: Duration) -> Result<(), WireError> {
         let buffer = &mut self.inbox.buffer;
-        if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
-            buffer.reserve(READ_BYTES);
+        // Less room is not worth a read.
+        if buffer.capacity() - buffer.len() < self.read_bytes / 4 {
+            buffer.reserve(self.read_bytes);
         }
         let read = tokio::time::timeout(patience, self.stream.read_buf(buffer));
         let count = read.await.map_err(|_| WireError::Silent)??;
@@ -149,14 +154,17 @@ impl Wire {
         if count == 0 { Err(WireError::Closed) } else { Ok(()) }
     }
 
-    /// The next arrival, waiting for it.
+    /// The next arrival, the whole of which must come within `patience`: not a byte now and then.
     pub async fn next(&mut self, patience: Duration) -> Result<Arrival, WireError> {
-        loop {
-            if let Some(arrival) = self.inbox.next()? {
-                return Ok(arrival);
+        let arrival = async {
+            loop {
+                if let Some(arrival) = self.inbox.next()? {
+                    return Ok(arrival);
+                }
+                self.fill(patience).await?;
             }
-            self.fill(patience).await?;
-        }
+        };
+        tokio::time::timeout(patience, arrival).await.map_err(|_| WireError::Silent)?
     }
 
     pub async fn send(&mut self, pdu: &Pdu) -> Result<(), WireError> {

@@ -74,10 +74,10 @@ pub fn date(text: &str) -> String {
     text.to_owned()
 }
 
-/// RFC 3339 without fractions and with a blank, as people read it.
-pub fn time(text: &str) -> String {
+/// An RFC 3339 time as an element: the page's script writes it by the clock on the reader's wall, and without it UTC stays.
+pub fn moment(text: &str) -> String {
     let whole = text.split('.').next().unwrap_or(text).trim_end_matches('Z');
-    format!("{} UTC", whole.replace('T', " "))
+    format!("<time datetime=\"{}\">{} UTC</time>", escape(text), escape(&whole.replace('T', " ")))
 }
 
 /// The name that people of this place write: the ideographic group first where there is one.
@@ -121,7 +121,9 @@ mod tests {
         assert_eq!([0, 999, 1500, 3_200_000_000].map(size), ["0 B", "999 B", "1.5 kB", "3.2 GB"]);
         assert_eq!([12, 2500, 600_000, 86_400_000].map(span), ["12 ms", "2 s", "10 min", "24 h"]);
         assert_eq!(["20260131", "", "2026"].map(date), ["2026-01-31", "", "2026"]);
-        assert_eq!(time("2026-01-31T08:09:10.123Z"), "2026-01-31 08:09:10 UTC");
+        let shown = "<time datetime=\"2026-01-31T08:09:10.123Z\">2026-01-31 08:09:10 UTC</time>";
+        assert_eq!(moment("2026-01-31T08:09:10.123Z"), shown);
+        assert!(!moment("\"><b>").contains("<b>"));
         let names = ["Wang^XiaoDong=王^小东", "王^小东", "=王^小东", "Doe^Jane^^", ""];
         assert_eq!(names.map(name), ["王小东 (Wang XiaoDong)", "王小东", "王小东", "Doe Jane", ""]);
     }

@@ -3,8 +3,10 @@
 //! The page is rendered here, escaped, with one script and one style sheet of its own and nothing from elsewhere. Numbers
 //! of patients come in bodies only, so that they stand in no address, history or log.
 
+mod history;
 mod html;
 mod page;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,7 @@ use super::{Shared, blocking};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, StudyRecord};
 use crate::archive::copies;
-use crate::control::wire::{HistoryCall, HistoryDone, StatusDone};
+use crate::control::wire::{FetchDone, HistoryCall, HistoryDone, StatusDone};
 use crate::dicom::identifiers::Uid;
 
 /// Examinations of this archive on the first page.
@@ -40,7 +42,7 @@ pub fn routes() -> axum::Router<Shared> {
     axum::Router::new()
         .route("/", get(first_page))
         .route("/console/status", get(status))
-        .route("/console/history", post(history))
+        .route("/console/history", post(patient_history))
         .route("/console/fetch", post(fetch))
         .route("/console/console.css", get(style))
         .route("/console/console.js", get(script))
@@ -70,7 +72,7 @@ async fn status_of(service: &Shared) -> Result<StatusDone, String> {
 fn latest(archive: &Archive) -> Result<Vec<StudyRecord>, HttpError> {
     let view = &**archive.engine();
     let uids = catalogue::studies_by_date(view, "", "99999999", LATEST_MAX)?;
-    let records: Result<Vec<_>, _> = uids.iter().map(|uid| catalogue::study(view, uid)).collect();
+    let records: Result<Vec<_>, _> = uids.iter().map(|(_, uid)| catalogue::study(view, uid)).collect();
     Ok(records?.into_iter().flatten().collect())
 }
 
@@ -91,16 +93,19 @@ async fn status(State(service): State<Shared>) -> Result<Response, HttpError> {
 #[derive(Deserialize)]
 struct HistoryForm {
     id: String,
+    /// Empty: nobody is named.
+    #[serde(default)]
+    user: String,
 }
 
-async fn history(State(service): State<Shared>, Json(form): Json<HistoryForm>) -> Result<Response, HttpError> {
+async fn patient_history(State(service): State<Shared>, Json(form): Json<HistoryForm>) -> Result<Response, HttpError> {
     let id = field(&form.id, "the number")?;
-    match service.federated.history(HistoryCall { id }).await {
-        Ok(history) => {
+    match service.federated.history(HistoryCall { id, user: form.user }).await {
+        Ok(found) => {
             let archive = service.archive.clone();
-            blocking(move || Ok(page(page::history(&history, &objects_here(&archive, &history)?)))).await
+            blocking(move || Ok(page(history::history(&found, &objects_here(&archive, &found)?)))).await
         }
-        Err(error) => Ok(page(page::problem("The history could not be read", &format!("{error:#}")))),
+        Err(error) => Ok(page(page::problem("This number can't be looked up now", &format!("{error:#}")))),
     }
 }
 
@@ -133,7 +138,7 @@ struct FetchForm {
 #[derive(Serialize)]
 struct FetchAnswer {
     opened: bool,
-    title: &'static str,
+    title: String,
     text: String,
 }
 
@@ -147,17 +152,31 @@ async fn fetch(State(service): State<Shared>, Json(form): Json<FetchForm>) -> Re
     };
     UserId::parse(&cause.user).map_err(|error| HttpError::BadRequest(error.to_string()))?;
     let answer = match service.bring(&form.study, &cause, form.newer).await {
-        Ok(None) => FetchAnswer { opened: true, title: "Already here", text: String::new() },
-        Ok(Some(done)) => FetchAnswer { opened: true, title: "Fetched and verified", text: page::fetched(&done) },
-        Err(error) => {
-            let title = match error.status() {
-                StatusCode::FORBIDDEN => "The holder refused",
-                _ => "It could not be fetched",
-            };
-            FetchAnswer { opened: false, title, text: error.to_string() }
+        Ok(done) => fetched(service.collides(&form.study, &cause).await, done),
+        Err(HttpError::HolderRefused(refused)) => {
+            let decided = if refused.code.passes_in_s().is_some() { "can't decide now" } else { "refused" };
+            let (title, text) = (format!("{} {decided}", refused.by), history::reasons(&refused.why, &refused.reasons));
+            FetchAnswer { opened: false, title, text }
         }
+        Err(error) => FetchAnswer { opened: false, title: "It could not be fetched".into(), text: error.to_string() },
     };
     Ok(Json(answer).into_response())
+}
+
+/// What is told once a study is here: it is opened by its UID, so only where that means this patient's study.
+fn fetched(collides: anyhow::Result<bool>, done: Option<FetchDone>) -> FetchAnswer {
+    const NOT_OPENED: &str = "It is here, and not opened";
+    match (collides, done) {
+        (Ok(true), _) => FetchAnswer { opened: false, title: NOT_OPENED.into(), text: copies::COLLIDES.into() },
+        (Err(error), _) => {
+            let text = format!("whether its UID means this patient's study could not be checked: {error:#}");
+            FetchAnswer { opened: false, title: NOT_OPENED.into(), text }
+        }
+        (Ok(false), None) => FetchAnswer { opened: true, title: "Already here".into(), text: String::new() },
+        (Ok(false), Some(done)) => {
+            FetchAnswer { opened: true, title: "Fetched and verified".into(), text: history::fetched(&done) }
+        }
+    }
 }
 
 fn field(text: &str, name: &str) -> Result<String, HttpError> {

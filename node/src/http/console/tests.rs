@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use crate::control::wire::{HistoryDone, HistoryStudy};
-use crate::http::testing::{Sample, Web, no_consent};
+use crate::http::testing::{Sample, Web, cut_off, no_consent};
 
 const JSON: &str = "application/json";
 
@@ -35,7 +35,7 @@ async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
         ..Default::default()
     };
     let answer = web.post("/console/history", JSON, r#"{"id":" resident:1 "}"#).await;
-    for part in ["resident:11**", "乙县医院", "data-study=\"7.7\"", "years before 2024"] {
+    for part in ["resident:11…21", "乙县医院", "data-study=\"7.7\"", "years before 2024"] {
         assert!(answer.text().contains(part), "{part}");
     }
     assert_eq!(*web.told.asked.lock().expect("a lock"), ["resident:1"]);
@@ -59,8 +59,28 @@ async fn a_refusal_is_told_in_its_own_words() {
     let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"li.wei"}"#;
     let answer = web.post("/console/fetch", JSON, body).await.json();
     assert_eq!(answer["opened"], false);
-    assert_eq!(answer["title"], "The holder refused");
-    assert!(answer["text"].as_str().is_some_and(|text| text.contains("no consent is in force")));
+    assert_eq!(answer["title"], "乙县医院 refused");
+    assert_eq!(answer["text"], "The rules or the patient's consent do not allow it.\nNo consent is in force.");
+    *web.told.fetch_error.lock().expect("a lock") = Some(cut_off);
+    assert_eq!(web.post("/console/fetch", JSON, body).await.json()["title"], "乙县医院 can't decide now");
     *web.told.fetch_error.lock().expect("a lock") = None;
     assert_eq!(web.post("/console/fetch", JSON, body).await.json()["opened"], true);
+}
+
+#[tokio::test]
+async fn what_collides_is_not_opened_by_its_uid() {
+    let web = Web::new();
+    let row = HistoryStudy { study_uid: "1.2".into(), site: "county-b".into(), collides: true, ..Default::default() };
+    for copy_here in [false, true] {
+        web.told.history.lock().expect("a lock").studies = vec![HistoryStudy { copy_here, ..row.clone() }];
+        let page = web.post("/console/history", JSON, r#"{"id":"resident:1"}"#).await.text();
+        assert!(
+            page.contains("not opened here") && !page.contains("/viewer?") && !page.contains("data-study"),
+            "{page}"
+        );
+    }
+    let body = r#"{"study":"1.2","id":"resident:1","purpose":"treatment","user":"li.wei","holder":"county-b"}"#;
+    let answer = web.post("/console/fetch", JSON, body).await.json();
+    assert_eq!(answer["opened"], false);
+    assert!(answer["text"].as_str().is_some_and(|text| text.contains("another patient")), "{answer}");
 }

@@ -10,7 +10,7 @@ use dicom_core::header::VR;
 use dicom_dictionary_std::StandardDataDictionary;
 use serde_json::{Value, json};
 
-use super::matching::{DateRange, Pattern, Rule, list};
+use super::matching::{DateRange, Pattern, Rule, TimeRange, list};
 use crate::archive::catalogue::{Description, ObjectRecord, SeriesRecord, StudyRecord};
 use crate::dicom::json_values;
 
@@ -21,6 +21,8 @@ pub type TagNumber = u32;
 pub type Item = BTreeMap<String, Value>;
 
 pub const STUDY_INSTANCE_UID: TagNumber = 0x0020_000D;
+pub const SERIES_INSTANCE_UID: TagNumber = 0x0020_000E;
+pub const SOP_INSTANCE_UID: TagNumber = 0x0008_0018;
 pub const PATIENT_ID: TagNumber = 0x0010_0020;
 pub const ISSUER_OF_PATIENT_ID: TagNumber = 0x0010_0021;
 pub const STUDY_DATE: TagNumber = 0x0008_0020;
@@ -76,10 +78,10 @@ const ATTRIBUTES: [Attribute; 28] = [
     text(0x0008_103E, VR::LO, Level::Series, |d| &d.series_description),
     text(0x0008_1090, VR::LO, Level::Series, |d| &d.device_model),
     text(0x0018_0015, VR::CS, Level::Series, |d| &d.body_part),
-    text(0x0020_000E, VR::UI, Level::Series, |d| &d.series),
+    text(SERIES_INSTANCE_UID, VR::UI, Level::Series, |d| &d.series),
     text(0x0020_0011, VR::IS, Level::Series, |d| &d.series_number),
     text(0x0008_0016, VR::UI, Level::Instance, |d| &d.sop_class),
-    text(0x0008_0018, VR::UI, Level::Instance, |d| &d.sop_instance),
+    text(SOP_INSTANCE_UID, VR::UI, Level::Instance, |d| &d.sop_instance),
     text(0x0020_0013, VR::IS, Level::Instance, |d| &d.instance_number),
     count(0x0028_0008, VR::IS, Level::Instance, |d| d.frames),
     count(0x0028_0010, VR::US, Level::Instance, |d| d.rows),
@@ -123,6 +125,9 @@ pub fn rule(tag: TagNumber, vr: VR, value: &str, fuzzy: bool) -> Result<Rule, St
         VR::DA => DateRange::parse(value)
             .map(Rule::Dates)
             .ok_or_else(|| "dates are YYYYMMDD, and ranges YYYYMMDD-YYYYMMDD, YYYYMMDD- or -YYYYMMDD".to_owned()),
+        VR::TM => TimeRange::parse(value).map(Rule::Times).ok_or_else(|| {
+            "times are HH, HHMM or HHMMSS.FFFFFF, and ranges HHMMSS-HHMMSS, HHMMSS- or -HHMMSS".to_owned()
+        }),
         VR::PN => Ok(Rule::Name(Pattern::name(value, fuzzy))),
         VR::CS if value.contains([',', '\\']) => Ok(Rule::OneOf(list(value))),
         _ => Ok(Rule::Text(Pattern::new(value, IGNORES_CASE.contains(&tag)))),
@@ -136,6 +141,24 @@ pub fn tag_of(name: &str) -> Option<TagNumber> {
     }
     let tag = StandardDataDictionary.by_name(name)?.tag();
     Some(u32::from(tag.0) << 16 | u32::from(tag.1))
+}
+
+/// Whether an answer can have an attribute, on whatever level.
+pub fn is_kept(tag: TagNumber) -> bool {
+    // What answers have besides the description, as the functions below put it.
+    const BESIDES: [TagNumber; 10] = [
+        0x0008_0005,
+        0x0008_0054,
+        0x0008_0056,
+        MODALITIES_IN_STUDY,
+        0x0008_0080,
+        0x0008_1190,
+        0x0008_3002,
+        0x0020_1206,
+        0x0020_1208,
+        0x0020_1209,
+    ];
+    attribute(tag).is_some() || BESIDES.contains(&tag)
 }
 
 pub fn key(tag: TagNumber) -> String {
@@ -219,6 +242,8 @@ pub struct Elsewhere<'a> {
     pub holders: Vec<&'a str>,
     pub patient_id: &'a str,
     pub issuer: &'a str,
+    /// Another patient's study is here under its UID: no address of this node means this one.
+    pub collides: bool,
 }
 
 pub fn elsewhere_item(study: &Elsewhere<'_>, place: &Place<'_>) -> Item {
@@ -238,7 +263,9 @@ pub fn elsewhere_item(study: &Elsewhere<'_>, place: &Place<'_>) -> Item {
         put(&mut item, 0x0018_0015, VR::CS, json!([study.body_region]));
     }
     put(&mut item, 0x0020_1208, VR::IS, json!([study.objects]));
-    place.put(&mut item, &format!("/studies/{}", study.study_uid));
+    if !study.collides {
+        place.put(&mut item, &format!("/studies/{}", study.study_uid));
+    }
     item
 }
 

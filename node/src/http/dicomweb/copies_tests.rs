@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tessera_policy::Purpose;
 
 use crate::archive::copies::Ground;
 use crate::archive::ingest::now_ms;
 use crate::archive::testing::{arrive, copy_id, data_set, ground, manifest, whole};
+use crate::control::wire::HistoryStudy;
 use crate::dicom::syntax::EXPLICIT_LITTLE;
 use crate::http::testing::{Web, no_consent};
 
@@ -132,11 +134,12 @@ async fn the_own_study_goes_first_and_each_copy_can_be_named() {
     }
     assert_eq!(web.get(&format!("{STUDY}?holder=county-d"), &[]).await.status, StatusCode::NOT_FOUND);
     // One entry a study, newest first.
-    let table: [(&str, &[&str]); 4] = [
+    let table: [(&str, &[&str]); 5] = [
         ("/studies", &["1.2.9", "1.2.3"]),
         ("/studies?limit=1&offset=1", &["1.2.3"]),
         ("/instances", &["1.2.9", "1.2.3"]),
-        ("/studies?PatientID=H-1", &["1.2.3", "1.2.9"]),
+        ("/studies?PatientID=H-1", &["1.2.9", "1.2.3"]),
+        ("/studies?StudyInstanceUID=1.2.3,1.2.9", &["1.2.9", "1.2.3"]),
     ];
     for (path, expected) in table {
         assert_eq!(uids(&web.get(&format!("/dicom-web{path}"), &[]).await.json()), expected, "{path}");
@@ -145,4 +148,80 @@ async fn the_own_study_goes_first_and_each_copy_can_be_named() {
     assert_eq!(series[0]["00201209"]["Value"], json!([1]));
     let metadata = web.get(&format!("{STUDY}/metadata?holder=county-b"), &[]).await.json();
     assert_eq!(metadata[0]["00081030"]["Value"], json!(["of b"]));
+}
+
+/// What another site's record says of study 1.2.3.
+fn record_at(holder: &str, record: u8) -> HistoryStudy {
+    HistoryStudy {
+        study_uid: "1.2.3".into(),
+        site: holder.into(),
+        site_name: format!("{holder} 医院"),
+        record: copy_id(holder, record, 1).record.to_string(),
+        study_date: "20260202".into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_uid_alone_does_not_make_a_study_the_patients() {
+    const P: &str = "/dicom-web/studies?PatientID=P-1&IssuerOfPatientID=CB";
+    let here = HistoryStudy { here: true, ..record_at("county-a", 9) };
+    let (of_b, of_c) = (record_at("county-b", 1), record_at("county-c", 2));
+    // What is here besides: the own study (of H-1), copies by their holders; P's records; P's answer: availability,
+    // whether it has an address here, whether there is a warning.
+    type Case<'a> = (bool, &'a [(&'a str, u8)], Vec<HistoryStudy>, (&'a str, bool, bool));
+    let table: Vec<Case<'_>> = vec![
+        (true, &[], vec![of_b.clone()], ("NEARLINE", false, true)),
+        (true, &[("county-b", 1)], vec![of_b.clone()], ("NEARLINE", false, true)),
+        (false, &[("county-b", 1)], vec![of_b.clone()], ("ONLINE", true, false)),
+        // The same UID as a copy of another record, and as both.
+        (false, &[("county-c", 2)], vec![of_b.clone()], ("NEARLINE", false, true)),
+        (false, &[("county-b", 7)], vec![of_b.clone()], ("NEARLINE", false, true)),
+        (false, &[("county-b", 1), ("county-c", 2)], vec![of_b.clone()], ("NEARLINE", false, true)),
+        // All of it is P's.
+        (false, &[("county-b", 1), ("county-c", 2)], vec![of_b.clone(), of_c], ("ONLINE", true, false)),
+        (true, &[("county-b", 1)], vec![of_b, here], ("ONLINE", true, false)),
+    ];
+    for (number, (own, copied, records, expected)) in table.into_iter().enumerate() {
+        let web = Web::new();
+        if own {
+            web.store(EXPLICIT_LITTLE, &data_set("1.2.3", "1.2.3.1.1", "own")).await;
+        }
+        for (holder, record) in copied {
+            whole(&web.archive, &copy_id(holder, *record, 1), &[data_set("1.2.3", "1.2.3.1.1", "copied")]);
+        }
+        web.told.history.lock().expect("a lock").studies = records;
+        let answer = web.get(P, &[]).await;
+        let items = answer.json();
+        assert_eq!(uids(&items), ["1.2.3"], "{number}");
+        let row = &items[0];
+        let online = row["00080056"]["Value"][0].as_str().unwrap_or_default();
+        let warned = answer.header("warning").contains("study 1.2.3 is not opened");
+        assert_eq!((online, row.get("00081190").is_some(), warned), expected, "{number} {}", answer.header("warning"));
+        let named = row["00100010"].get("Value").is_some();
+        assert_eq!(named, online == "ONLINE", "{number}: nobody else's name");
+    }
+    // By the number here it is the patient's, whatever the ledger has.
+    let web = Web::new();
+    web.store(EXPLICIT_LITTLE, &data_set("1.2.3", "1.2.3.1.1", "own")).await;
+    web.told.history.lock().expect("a lock").studies = vec![record_at("county-b", 1)];
+    let items = web.get("/dicom-web/studies?PatientID=H-1&IssuerOfPatientID=CA", &[]).await.json();
+    assert_eq!(items[0]["00080056"]["Value"], json!(["ONLINE"]));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_closed_while_it_is_sent_goes_no_further() {
+    let web = Web::new();
+    let objects: Vec<_> = (1..=40).map(|n| data_set("1.2.3", &format!("1.2.3.1.{n}"), "of b")).collect();
+    whole(&web.archive, &copy_id("county-b", 1, 1), &objects);
+    for path in [STUDY.to_owned(), format!("{STUDY}/metadata")] {
+        *web.told.closed.lock().expect("a lock") = None;
+        let mut body = web.open(&path).await;
+        // The queue between writer and client is shorter than the study, so the writer waits for the client now.
+        let first = body.next().await.expect("a chunk").expect("open still");
+        *web.told.closed.lock().expect("a lock") = Some("consent 01 was revoked".into());
+        let rest: Vec<_> = body.collect().await;
+        assert!(!first.is_empty() && rest.last().is_some_and(Result::is_err), "{path}: broken off");
+        assert!(rest.len() < objects.len() / 2, "{path}: {} chunks", rest.len());
+    }
 }

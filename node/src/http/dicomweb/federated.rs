@@ -15,9 +15,10 @@ use super::query::Query;
 use super::search::{self, Found, IsOpen};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, Description, LocalPatient, StudyRecord};
+use crate::archive::copies::{self, CopyId, Shown};
 use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
-use crate::http::Service;
 use crate::http::error::HttpError;
+use crate::http::{Client, Service};
 use tessera_policy::IdentifierKind;
 
 /// How long the patient's key may take; a viewer gives up soon after.
@@ -50,8 +51,8 @@ impl PatientAsked {
 }
 
 /// The history of a patient, or why there is none.
-pub async fn history(service: &Service, patient: &PatientAsked) -> Result<HistoryDone, String> {
-    let call = service.federated.history(HistoryCall { id: patient.command_form() });
+pub async fn history(service: &Service, patient: &PatientAsked, user: String) -> Result<HistoryDone, String> {
+    let call = service.federated.history(HistoryCall { id: patient.command_form(), user });
     match tokio::time::timeout(HISTORY_DEADLINE, call).await {
         Ok(Ok(history)) => Ok(history),
         Ok(Err(error)) => Err(format!("other sites' examinations are missing: {error:#}")),
@@ -62,7 +63,8 @@ pub async fn history(service: &Service, patient: &PatientAsked) -> Result<Histor
     }
 }
 
-/// One list of both. Blocks for the catalogue.
+/// One list of both. What is here counts only when it is this patient's: by the number here, or by the record that the
+/// ledger has under this patient. A UID alone says nothing of whose a study is. Blocks for the catalogue.
 pub fn merge(
     archive: &Archive,
     query: &Query,
@@ -70,51 +72,62 @@ pub fn merge(
     history: &HistoryDone,
     open: &IsOpen<'_>,
     place: &Place<'_>,
+    client: &Client,
 ) -> Result<Found, HttpError> {
     let view = &**archive.engine();
     let by_uid = by_uid(&history.studies);
     let local = LocalPatient::of(&patient.issuer, &patient.patient_id);
-    let mut uids: BTreeSet<String> = catalogue::studies_of(view, &local, search::CANDIDATES_MAX)?.into_iter().collect();
-    uids.extend(by_uid.keys().map(|uid| (*uid).to_owned()));
-    let mut warnings = search::unmatched(query, Level::Study);
+    let locals = catalogue::studies_of(view, &local, search::CANDIDATES_MAX + 1)?;
+    let mut warnings = search::told(query, Level::Study);
+    warnings.extend((locals.len() > search::CANDIDATES_MAX).then(search::number_warning));
+    let locals: BTreeSet<String> = locals.into_iter().collect();
+    let uids: BTreeSet<&str> = by_uid.keys().copied().chain(locals.iter().map(String::as_str)).collect();
     let mut rows: Vec<(String, String, Item)> = Vec::new();
-    let mut unchecked = 0;
-    for uid in &uids {
-        let places = by_uid.get(uid.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let own = catalogue::study(view, uid)?;
-        let here = match own {
-            Some(own) => Some(own),
-            None => search::shown_copy(view, uid, open)?.map(|copy| copy.study),
-        };
-        match here {
-            Some(record) => {
-                if here_matches(query, &record) {
-                    let holder = places.iter().find(|study| !study.here).map(|study| study.site_name.as_str());
-                    let holder = holder.filter(|_| record.fetched_from.is_some());
-                    let item = study_item(&record, holder.unwrap_or(search::holder_of(archive, &record)), place);
-                    rows.push((record.description.study_date.clone(), uid.clone(), item));
-                }
+    let (mut unchecked, mut colliding) = (0, Vec::new());
+    for uid in uids {
+        client.is_there()?;
+        let places = by_uid.get(uid).map(Vec::as_slice).unwrap_or_default();
+        let is_own = |_: &StudyRecord| locals.contains(uid) || places.iter().any(|study| study.here);
+        let found = copies::of_patient(view, uid, is_own, |copy| is_among(places, copy), open)?;
+        let (date, item) = match found.shown {
+            Some(Shown::Own(own)) if here_matches(query, &own) => {
+                (own.description.study_date.clone(), study_item(&own, search::holder_of(archive, &own), place))
             }
-            None => match elsewhere_matches(query, places, patient) {
-                Some(true) => {
-                    let newest = places.iter().max_by_key(|study| study.revision);
-                    rows.extend(
-                        newest.map(|study| (study.study_date.clone(), uid.clone(), row(study, places, patient, place))),
-                    );
+            Some(Shown::Copy(copy)) if !found.collides && here_matches(query, &copy.study) => {
+                let holder = places.iter().find(|study| study.site == copy.id.holder.as_str());
+                let holder = holder.map_or(copy.id.holder.as_str(), |study| &study.site_name);
+                (copy.study.description.study_date.clone(), study_item(&copy.study, holder, place))
+            }
+            Some(_) if !found.collides => continue,
+            _ => match (elsewhere_matches(query, places, patient), places.iter().max_by_key(|study| study.revision)) {
+                (Some(true), Some(newest)) => {
+                    colliding.extend(found.collides.then_some(uid));
+                    (newest.study_date.clone(), row(newest, places, patient, found.collides, place))
                 }
-                Some(false) => {}
-                None => unchecked += 1,
+                (None, _) => {
+                    unchecked += 1;
+                    continue;
+                }
+                _ => continue,
             },
-        }
+        };
+        rows.push((date, uid.to_owned(), item));
     }
     if unchecked > 0 {
         warnings.push(format!(
             "{unchecked} examinations at other sites were left out: only study UID, date and modality can be matched before a fetch"
         ));
     }
+    warnings.extend(colliding.into_iter().map(|uid| format!("study {uid} is {}", copies::COLLIDES)));
     rows.sort_by(|a, b| (&b.0, &a.1).cmp(&(&a.0, &b.1)));
     let rows = search::page(rows, query, &mut warnings);
     Ok(Found { items: rows.into_iter().map(|(_, _, item)| item).collect(), warnings })
+}
+
+/// Whether the patient's records say that this copy is the patient's.
+fn is_among(places: &[&HistoryStudy], copy: &CopyId) -> bool {
+    let record = copy.record.to_string();
+    places.iter().any(|study| study.site == copy.holder.as_str() && study.record == record)
 }
 
 /// Records of each study: one a site that holds it.
@@ -151,7 +164,13 @@ fn elsewhere_matches(query: &Query, places: &[&HistoryStudy], patient: &PatientA
     if holds { unknown.is_empty().then_some(true) } else { Some(false) }
 }
 
-fn row(study: &HistoryStudy, places: &[&HistoryStudy], patient: &PatientAsked, place: &Place<'_>) -> Item {
+fn row(
+    study: &HistoryStudy,
+    places: &[&HistoryStudy],
+    patient: &PatientAsked,
+    collides: bool,
+    place: &Place<'_>,
+) -> Item {
     let elsewhere = Elsewhere {
         study_uid: &study.study_uid,
         study_date: &study.study_date,
@@ -161,6 +180,7 @@ fn row(study: &HistoryStudy, places: &[&HistoryStudy], patient: &PatientAsked, p
         holders: places.iter().map(|study| study.site_name.as_str()).collect(),
         patient_id: &patient.patient_id,
         issuer: &patient.issuer,
+        collides,
     };
     elsewhere_item(&elsewhere, place)
 }

@@ -2,7 +2,8 @@
 //! an object of gigabytes is never loaded for one of its pictures.
 //!
 //! Compressed frames go out as they are stored, under the media type of their codec or as octet stream with the
-//! transfer syntax named; native ones as little endian octets.
+//! transfer syntax named; native ones as little endian octets. A video, and pixels whose frames can't be told apart, are
+//! bulk data only: their fragments, joined.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use crate::archive::catalogue::ObjectRecord;
 use crate::dicom::bulk::{self, BulkPath, BulkValue};
 use crate::dicom::frames::FrameTable;
 use crate::dicom::json_values::{swap_words, word_bytes};
-use crate::dicom::source::{Source, in_file};
+use crate::dicom::source::{Source, in_file, pieces};
 use crate::dicom::syntax::{ByteOrder, EXPLICIT_LITTLE, TransferSyntax};
 use crate::http::error::HttpError;
 use crate::http::fetching::Held;
@@ -33,8 +34,8 @@ const LIST_MAX: usize = 10_000;
 /// Objects whose frame tables are remembered, and frames of such an object.
 const TABLES_MAX: usize = 64;
 const TABLE_FRAMES_MAX: usize = 20_000;
-/// Bytes of a value that are read at once: a multiple of every word's size.
-const VALUE_CHUNK_BYTES: u64 = 256 << 10;
+/// How often a request may go back in a deflated object, which is inflated from its start each time.
+const STEPS_BACK_MAX: usize = 8;
 
 /// Frame tables of the objects asked for last: a viewer asks for one frame at a time.
 #[derive(Default)]
@@ -101,17 +102,25 @@ pub async fn frames(
     let target = Target { study: path.study, series: Some(path.series), instance: Some(path.instance) };
     let held = ensure_here(&service, &target, &headers, &pairs).await?;
     let numbers = parse_list(&path.frames)?;
-    let shared = service.clone();
+    let (shared, found) = (service.clone(), held.clone());
     let (object, table) = blocking(move || {
-        let object = Object::find(&shared, &target, &held)?;
-        let table = object.table(&shared)?;
+        let object = Object::find(&shared, &target, &found)?;
+        let table = object.table(&shared).map_err(|error| match error {
+            HttpError::Unprocessable(why) => {
+                HttpError::Unprocessable(format!("{why}; bulkdata/7FE00010 has them joined"))
+            }
+            other => other,
+        })?;
         Ok((object, table))
     })
     .await?;
-    for number in &numbers {
-        table.ranges(*number).map_err(|error| HttpError::NotFound(error.to_string()))?;
+    let starts: Result<Vec<u64>, _> = numbers.iter().map(|number| table.start(*number)).collect();
+    let starts = starts.map_err(|error| HttpError::NotFound(error.to_string()))?;
+    let back = starts.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+    if object.syntax.is_deflated() && back > STEPS_BACK_MAX {
+        return Err(HttpError::BadRequest("the object is deflated; ask for its frames in ascending order".into()));
     }
-    send_frames(&service, &headers, object, table, numbers).await
+    send_frames(&service, &headers, held, object, table, numbers).await
 }
 
 fn parse_list(text: &str) -> Result<Vec<usize>, HttpError> {
@@ -121,9 +130,56 @@ fn parse_list(text: &str) -> Result<Vec<usize>, HttpError> {
     if numbers.len() > LIST_MAX || numbers.contains(&0) { Err(wrong()) } else { Ok(numbers) }
 }
 
+/// How pixels are given: as they are stored, under their codec's media type or as octets with the transfer syntax.
+fn pixel_packing(headers: &HeaderMap, syntax: &str, codec: &str, single: bool) -> Result<Packed, HttpError> {
+    let offers = [
+        Offer { media: codec, transfer_syntax: syntax, default_syntax: None, single },
+        Offer { media: OCTETS, transfer_syntax: syntax, default_syntax: Some(EXPLICIT_LITTLE), single },
+    ];
+    let packing = negotiation::choose(&negotiation::accepted(headers), &offers).ok_or_else(|| {
+        HttpError::NotAcceptable(format!(
+            "these pixels are stored in transfer syntax {syntax} and given as they are; ask for multipart/related; \
+             type=\"{codec}\" or multipart/related; type=\"{OCTETS}\"; transfer-syntax=*"
+        ))
+    })?;
+    Ok(Packed::new(packing, |media| format!("{media}; transfer-syntax={syntax}")))
+}
+
+/// The packaging of an answer that was chosen.
+struct Packed {
+    multipart: Option<Multipart>,
+    part_type: String,
+    content_type: String,
+}
+
+impl Packed {
+    fn new(packing: Packing, part_type: impl Fn(&str) -> String) -> Self {
+        match packing {
+            Packing::Single(media) => {
+                Self { multipart: None, part_type: String::new(), content_type: part_type(&media) }
+            }
+            Packing::Multipart(media) => {
+                let multipart = Multipart::new();
+                let content_type = multipart.content_type(&media);
+                Self { multipart: Some(multipart), part_type: part_type(&media), content_type }
+            }
+        }
+    }
+
+    fn begin_part(&self, sink: &mut Sink, bytes: u64, first: bool) -> Result<(), StreamError> {
+        let begin = |multipart: &Multipart| sink.send(multipart.head(&self.part_type, Some(bytes), first));
+        self.multipart.as_ref().map_or(Ok(()), begin)
+    }
+
+    fn end(&self, sink: &mut Sink) -> Result<(), StreamError> {
+        self.multipart.as_ref().map_or(Ok(()), |multipart| sink.send(multipart.end()))
+    }
+}
+
 async fn send_frames(
     service: &Shared,
     headers: &HeaderMap,
+    held: Held,
     object: Object,
     table: Arc<FrameTable>,
     numbers: Vec<usize>,
@@ -132,37 +188,22 @@ async fn send_frames(
     let syntax =
         if table.is_encapsulated() { object.record.receipt.transfer_syntax.clone() } else { EXPLICIT_LITTLE.into() };
     let codec = if table.is_encapsulated() { codec_media(&syntax) } else { OCTETS };
-    let single = numbers.len() == 1;
-    let offers = [
-        Offer { media: codec, transfer_syntax: &syntax, default_syntax: None, single },
-        Offer { media: OCTETS, transfer_syntax: &syntax, default_syntax: Some(EXPLICIT_LITTLE), single },
-    ];
-    let packing = negotiation::choose(&negotiation::accepted(headers), &offers).ok_or_else(|| {
-        HttpError::NotAcceptable(format!(
-            "these frames are stored in transfer syntax {syntax} and given as they are; ask for multipart/related; \
-             type=\"{codec}\" or multipart/related; type=\"{OCTETS}\"; transfer-syntax=*"
-        ))
-    })?;
+    let packed = pixel_packing(headers, &syntax, codec, numbers.len() == 1)?;
+    let content_type = packed.content_type.clone();
     let archive = service.archive.clone();
-    let (multipart, media) = match packing {
-        Packing::Single(media) => (None, media),
-        Packing::Multipart(media) => (Some(Multipart::new()), media),
-    };
-    let part_type = format!("{media}; transfer-syntax={syntax}");
-    let content_type = multipart.as_ref().map_or(part_type.clone(), |multipart| multipart.content_type(&media));
     let write = move |sink: &mut Sink| {
+        let mut opened: Option<Box<dyn Source>> = None;
         for (place, number) in numbers.iter().enumerate() {
-            // A fresh source: frames may be asked for in any order, and sources go forward only.
-            let mut opened = object.open(&archive).map_err(source)?;
-            let frame = table.read(&mut *opened, *number).map_err(StreamError::source)?;
-            if let Some(multipart) = &multipart {
-                sink.send(multipart.head(&part_type, Some(frame.len() as u64), place == 0))?;
-            }
-            sink.send(frame)?;
+            // Sources go forward only. Frames may be asked for in any order, and those in the object's own cost one pass.
+            let start = table.start(*number)?;
+            let ahead = opened.take().filter(|opened| opened.position() <= start);
+            let opened = opened.insert(ahead.map_or_else(|| object.open(&archive).map_err(source), Ok)?);
+            packed.begin_part(sink, table.bytes(*number)?, place == 0)?;
+            table.read(&mut **opened, *number, |piece| sink.send(piece))?;
         }
-        multipart.as_ref().map_or(Ok(()), |multipart| sink.send(multipart.end()))
+        packed.end(sink)
     };
-    let body = service.streams.body(write).await?;
+    let body = service.body(held, write).await?;
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
@@ -199,68 +240,69 @@ pub async fn bulk_data(
     let wanted = BulkPath::parse(&path.value).map_err(|error| HttpError::BadRequest(error.to_string()))?;
     let target = Target { study: path.study, series: Some(path.series), instance: Some(path.instance) };
     let held = ensure_here(&service, &target, &headers, &pairs).await?;
-    let shared = service.clone();
+    let (shared, found) = (service.clone(), held.clone());
     let (object, value) = blocking(move || {
-        let object = Object::find(&shared, &target, &held)?;
+        let object = Object::find(&shared, &target, &found)?;
         let found = bulk::find(object.open(&shared.archive)?, &object.syntax, &wanted);
         let found = found.map_err(|error| HttpError::Unprocessable(error.to_string()))?;
         let value = found.ok_or_else(|| HttpError::NotFound("the object has no value under that path".into()))?;
         Ok((object, value))
     })
     .await?;
-    // Compressed pixels are frames to whoever asks for bulk data; fragments mean nothing to him.
     let pixels = path.value.eq_ignore_ascii_case("7FE00010") && object.syntax.is_encapsulated();
-    if pixels {
-        let shared = service.clone();
-        let (object, table) = blocking(move || object.table(&shared).map(|table| (object, table))).await?;
-        let numbers = (1..=table.len().min(LIST_MAX)).collect();
-        return send_frames(&service, &headers, object, table, numbers).await;
+    if !pixels {
+        let offer = Offer { media: OCTETS, transfer_syntax: EXPLICIT_LITTLE, default_syntax: None, single: true };
+        let packing = negotiation::choose(&negotiation::accepted(&headers), &[offer])
+            .ok_or_else(|| HttpError::NotAcceptable(format!("bulk data is given as {OCTETS}; ask for that")))?;
+        return send_value(&service, held, object, value, Packed::new(packing, str::to_owned)).await;
     }
-    send_value(&service, &headers, object, value).await
+    // Compressed pixels are frames to whoever asks for bulk data, fragments mean nothing to him; unless the frames can't be
+    // told apart, as in a video.
+    let shared = service.clone();
+    let (object, table) = blocking(move || match object.table(&shared) {
+        Ok(table) => Ok((object, Some(table))),
+        Err(HttpError::Unprocessable(_)) => Ok((object, None)),
+        Err(other) => Err(other),
+    })
+    .await?;
+    if let Some(table) = table {
+        let numbers = (1..=table.len().min(LIST_MAX)).collect();
+        return send_frames(&service, &headers, held, object, table, numbers).await;
+    }
+    let syntax = &object.record.receipt.transfer_syntax;
+    // Several images in one part are no image.
+    let media = if object.syntax.is_video() { codec_media(syntax) } else { OCTETS };
+    let packed = pixel_packing(&headers, syntax, media, true)?;
+    send_value(&service, held, object, value, packed).await
 }
 
 async fn send_value(
     service: &Shared,
-    headers: &HeaderMap,
+    held: Held,
     object: Object,
     value: BulkValue,
+    packed: Packed,
 ) -> Result<Response, HttpError> {
-    let offer = Offer { media: OCTETS, transfer_syntax: EXPLICIT_LITTLE, default_syntax: None, single: true };
-    let packing = negotiation::choose(&negotiation::accepted(headers), &[offer])
-        .ok_or_else(|| HttpError::NotAcceptable(format!("bulk data is given as {OCTETS}; ask for that")))?;
     let length = value.ranges.iter().map(|range| range.end - range.start).sum();
-    let multipart = matches!(packing, Packing::Multipart(_)).then(Multipart::new);
-    let content_type = multipart.as_ref().map_or(OCTETS.into(), |multipart| multipart.content_type(OCTETS));
-    let archive = service.archive.clone();
+    let (archive, content_type) = (service.archive.clone(), packed.content_type.clone());
     let write = move |sink: &mut Sink| {
-        if let Some(multipart) = &multipart {
-            sink.send(multipart.head(OCTETS, Some(length), true))?;
-        }
+        packed.begin_part(sink, length, true)?;
         let mut opened = object.open(&archive).map_err(source)?;
         write_value(&mut *opened, &value, sink)?;
-        multipart.as_ref().map_or(Ok(()), |multipart| sink.send(multipart.end()))
+        packed.end(sink)
     };
-    let body = service.streams.body(write).await?;
+    let body = service.body(held, write).await?;
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
 /// A value's bytes in little endian order.
 fn write_value(opened: &mut dyn Source, value: &BulkValue, sink: &mut Sink) -> Result<(), StreamError> {
-    for range in &value.ranges {
-        let ahead = range.start.checked_sub(opened.position());
-        let ahead = ahead.ok_or_else(|| StreamError::source("ranges out of order"))?;
-        opened.skip(ahead).map_err(StreamError::source)?;
-        let mut left = range.end - range.start;
-        while left > 0 {
-            // At most VALUE_CHUNK_BYTES.
-            let mut chunk = vec![0; left.min(VALUE_CHUNK_BYTES) as usize];
-            opened.read(&mut chunk).map_err(StreamError::source)?;
+    value.ranges.iter().try_for_each(|range| {
+        pieces(opened, range.clone(), |mut piece| {
             if value.order == ByteOrder::Big {
-                swap_words(&mut chunk, word_bytes(value.vr));
+                swap_words(&mut piece, word_bytes(value.vr));
             }
-            left -= chunk.len() as u64;
-            sink.send(chunk)?;
-        }
-    }
-    Ok(())
+            sink.send(piece)
+        })
+    })
 }

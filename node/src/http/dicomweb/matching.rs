@@ -17,6 +17,7 @@ pub enum Rule {
     /// One of these, exactly.
     OneOf(BTreeSet<String>),
     Dates(DateRange),
+    Times(TimeRange),
     Name(Pattern),
     Text(Pattern),
 }
@@ -26,9 +27,11 @@ impl Rule {
         match self {
             Self::OneOf(values) => values.contains(value),
             Self::Dates(range) => range.holds(value),
+            Self::Times(range) => range.holds(value),
             Self::Text(pattern) => pattern.matches(value),
             Self::Name(pattern) => {
-                name_groups(value).iter().any(|group| pattern.matches(&as_typed(group))) || pattern.matches(value)
+                name_groups(value).iter().any(|group| pattern.matches(&as_typed(group)))
+                    || pattern.matches(&as_typed(value))
             }
         }
     }
@@ -42,10 +45,11 @@ impl Rule {
     }
 }
 
-/// A name as people type it: blanks for carets, none at the end.
+/// A name as people type it: blanks for carets, none at the end of a group, no empty groups at the end.
 fn as_typed(name: &str) -> String {
     let text: String = name.chars().map(|c| if c == '^' { ' ' } else { c }).collect();
-    text.trim_end().to_owned()
+    let groups: Vec<&str> = text.split('=').map(str::trim_end).collect();
+    groups.join("=").trim_end_matches('=').to_owned()
 }
 
 /// Text with `*` and `?`.
@@ -130,6 +134,47 @@ impl DateRange {
     }
 }
 
+/// Times of the day, both ends included (PS3.4 C.2.2.2.5). What an end leaves out is open: `1015` as an end is all of
+/// that minute, and as a single value it means the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeRange {
+    from: String,
+    to: String,
+}
+
+impl TimeRange {
+    /// `T`, `T-`, `-T` or `T-T`, where T is `HH`, `HHMM`, `HHMMSS` or `HHMMSS.F` with up to six digits of a fraction.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        if from.is_empty() && to.is_empty() {
+            return None;
+        }
+        let end = |text: &str, open: char| match text {
+            "" => Some(digits_of_day("", open)),
+            text => is_time(text).then(|| digits_of_day(text, open)),
+        };
+        Some(Self { from: end(from, '0')?, to: end(to, '9')? })
+    }
+
+    fn holds(&self, time: &str) -> bool {
+        // Old senders wrote colons.
+        let time = time.replace(':', "");
+        is_time(&time) && (&*self.from..=&*self.to).contains(&&*digits_of_day(&time, '0'))
+    }
+}
+
+fn is_time(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = fraction.is_none_or(|f| whole.len() == 6 && (1..=6).contains(&f.len()) && is_number(f));
+    fits && matches!(whole.len(), 2 | 4 | 6) && is_number(whole)
+}
+
+/// The twelve digits of a time down to the microsecond; `open` stands for what it leaves out.
+fn digits_of_day(time: &str, open: char) -> String {
+    time.chars().filter(|c| *c != '.').chain(std::iter::repeat(open)).take(12).collect()
+}
+
 /// The values of a list: commas by the web standard, backslashes by DICOM.
 pub fn list(text: &str) -> BTreeSet<String> {
     text.split([',', '\\']).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
@@ -178,7 +223,10 @@ mod tests {
             ("*小东*", false, true),
             ("王?小东", false, true),
             ("李*", false, false),
-            ("Wang^XiaoDong=王^小东=ㄨㄤˊ", false, false),
+            ("Wang^XiaoDong=王^小东=ㄨㄤˊ", false, true),
+            ("wang xiaodong=王 小东=ㄨㄤˊ=", false, true),
+            ("Wang^XiaoDong=王^*", false, true),
+            ("Wang^XiaoDong=李^小东=ㄨㄤˊ", false, false),
         ];
         for (typed, fuzzy, expected) in table {
             assert_eq!(Rule::Name(Pattern::name(typed, fuzzy)).matches(NAME), expected, "{typed} {fuzzy}");
@@ -204,6 +252,30 @@ mod tests {
         }
         let range = DateRange::parse("-20260101").expect("a range");
         assert!(range.holds("20251231") && !range.holds("20260102") && !range.holds(""));
+    }
+
+    #[test]
+    fn time_ranges() {
+        let table = [
+            ("101500", "101500", true),
+            ("101500", "101500.25", true),
+            ("101500", "101501", false),
+            ("1015", "101559.999999", true),
+            ("1000-1100", "105959", true),
+            ("1000-1100", "110030", true),
+            ("1000-1100", "110100", false),
+            ("1000-", "095959", false),
+            ("-0930", "0930", true),
+            ("-0930", "09:31:00", false),
+            ("0900-", "", false),
+            ("101500.5", "101500.500000", true),
+        ];
+        for (range, time, expected) in table {
+            assert_eq!(TimeRange::parse(range).expect("a range").holds(time), expected, "{range} {time}");
+        }
+        for wrong in ["", "-", "1", "101", "10:15", "1015.5", "10-11-12", "101500.1234567", "*"] {
+            assert_eq!(TimeRange::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

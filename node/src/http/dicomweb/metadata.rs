@@ -34,10 +34,10 @@ pub async fn metadata(
 ) -> Result<Response, HttpError> {
     must_take_json(&headers)?;
     let held = ensure_here(&service, &target, &headers, &pairs).await?;
-    let shared = service.clone();
-    let records = blocking(move || target.objects(&shared, &held)).await?;
+    let (shared, found) = (service.clone(), held.clone());
+    let records = blocking(move || target.objects(&shared, &found)).await?;
     let (archive, root) = (service.archive.clone(), root(&headers));
-    let body = service.streams.body(move |sink| write(&archive, &records, &root, sink)).await?;
+    let body = service.body(held, move |sink| write(&archive, &records, &root, sink)).await?;
     Ok(([(header::CONTENT_TYPE, "application/dicom+json")], body).into_response())
 }
 

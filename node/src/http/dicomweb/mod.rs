@@ -24,13 +24,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use self::attributes::{Level, Place, STUDY_INSTANCE_UID};
+use self::attributes::{Level, Place, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID};
 use self::federated::PatientAsked;
 use self::query::Query;
 use self::search::{Among, Found};
 use super::error::HttpError;
 use super::fetching::{self, Cause, Held, Presence};
-use super::{Service, Shared, blocking, negotiation, origin};
+use super::{Client, Service, Shared, blocking_for_client, negotiation, origin};
 use crate::archive::catalogue::{self, ObjectRecord};
 use crate::archive::copies::{self, CopyRecord};
 use crate::dicom::identifiers::Uid;
@@ -102,8 +102,8 @@ impl Target {
             (Held::Own, Some(instance)) => {
                 catalogue::object(view, instance)?.into_iter().filter(|o| self.names(o)).collect()
             }
-            (Held::Copy(copy), None) => copies::objects(view, &copy.id, series)?,
-            (Held::Copy(copy), Some(instance)) => {
+            (Held::Copy(copy, _), None) => copies::objects(view, &copy.id, series)?,
+            (Held::Copy(copy, _), Some(instance)) => {
                 copies::object(view, &copy.id, series.unwrap_or_default(), instance)?.into_iter().collect()
             }
         };
@@ -195,24 +195,24 @@ async fn search_studies(
     let query = Query::parse(&pairs)?;
     let (root, archive, federated) = (root(&headers), service.archive.clone(), service.federated.clone());
     let Some(patient) = PatientAsked::of(&query) else {
-        let work = move || {
+        let work = move |client: &Client| {
             let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
-            search::study_items(&archive, &query, Among::All(&open), &place(&archive, &root))
+            search::study_items(&archive, &query, Among::All(&open), &place(&archive, &root), client)
         };
-        return Ok(answer(blocking(work).await?));
+        return Ok(answer(blocking_for_client(work).await?));
     };
-    let history = federated::history(&service, &patient).await;
+    let history = federated::history(&service, &patient, cause(&headers, &pairs).user).await;
     let (history, failed) = match history {
         Ok(history) => (history, None),
         Err(why) => (Default::default(), Some(why)),
     };
     let as_of = history.as_of.clone();
     let missing: Vec<String> = failed.into_iter().chain(history.missing.clone()).collect();
-    let work = move || {
+    let work = move |client: &Client| {
         let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
-        federated::merge(&archive, &query, &patient, &history, &open, &place(&archive, &root))
+        federated::merge(&archive, &query, &patient, &history, &open, &place(&archive, &root), client)
     };
-    let mut found = blocking(work).await?;
+    let mut found = blocking_for_client(work).await?;
     found.warnings.extend(missing);
     let mut response = answer(found);
     let as_of = as_of.and_then(|time| HeaderValue::from_str(&time).ok());
@@ -245,7 +245,6 @@ async fn search_parts(
     pairs: Pairs,
     level: Level,
 ) -> Result<Response, HttpError> {
-    const SERIES_INSTANCE_UID: u32 = 0x0020_000E;
     must_take_json(&headers)?;
     let mut query = Query::parse(&pairs.0)?;
     let mut held = None;
@@ -257,16 +256,16 @@ async fn search_parts(
         query.within(SERIES_INSTANCE_UID, series);
     }
     let (root, archive, federated) = (root(&headers), service.archive.clone(), service.federated.clone());
-    let work = move || {
+    let work = move |client: &Client| {
         let open = |copy: &CopyRecord| fetching::is_open(&*federated, copy);
         let among = match &held {
             None => Among::All(&open),
             Some(Held::Own) => Among::Own,
-            Some(Held::Copy(copy)) => Among::Copy(copy),
+            Some(Held::Copy(copy, _)) => Among::Copy(copy),
         };
-        search::part_items(&archive, &query, level, among, &place(&archive, &root))
+        search::part_items(&archive, &query, level, among, &place(&archive, &root), client)
     };
-    Ok(answer(blocking(work).await?))
+    Ok(answer(blocking_for_client(work).await?))
 }
 
 fn place<'a>(archive: &'a crate::archive::Archive, root: &'a str) -> Place<'a> {

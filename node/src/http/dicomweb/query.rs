@@ -1,7 +1,8 @@
 //! A search request: its parameters (PS3.18 section 8.3.4) as checked conditions.
 //!
 //! A parameter that is no attribute at all is refused, since leaving it out would answer another question. An attribute that
-//! the catalogue does not have is left out, as the standard wants, and the answer says so.
+//! the catalogue does not have is left out, as the standard wants, and so are parameters that say what headers say; the
+//! answer tells.
 
 use super::attributes::{
     self, Attribute, ISSUER_OF_PATIENT_ID, Level, MODALITIES_IN_STUDY, MODALITY, PATIENT_ID, TagNumber,
@@ -30,6 +31,8 @@ pub struct Query {
     pub offset: usize,
     /// Attributes that could not be matched, for the warning.
     pub left_out: Vec<String>,
+    /// Attributes that the answer should have and the catalogue does not.
+    pub not_kept: Vec<String>,
     pub cause: Cause,
 }
 
@@ -41,6 +44,7 @@ impl Query {
             limit: RESULTS_MAX,
             offset: 0,
             left_out: Vec::new(),
+            not_kept: Vec::new(),
             cause: Cause::default(),
         };
         for (name, value) in parameters {
@@ -57,7 +61,10 @@ impl Query {
         match name {
             "limit" => self.limit = number()?.min(RESULTS_MAX),
             "offset" => self.offset = number()?,
-            "fuzzymatching" | "includefield" => {}
+            "fuzzymatching" => {}
+            "includefield" => self.include(value),
+            // The standard's other ways to say what headers say (PS3.18 section 8.3.3).
+            "accept" | "charset" => self.left_out.push(name.to_owned()),
             "patient" => self.cause.patient = value.to_owned(),
             "purpose" => self.cause.purpose = value.to_owned(),
             "user" => self.cause.user = value.to_owned(),
@@ -72,6 +79,11 @@ impl Query {
     }
 
     fn attribute(&mut self, name: &str, value: &str, fuzzy: bool) -> Result<(), HttpError> {
+        // An attribute of a sequence's items: none of them is in the catalogue.
+        if name.contains('.') && name.split('.').all(|part| attributes::tag_of(part).is_some()) {
+            self.left_out.push(name.to_owned());
+            return Ok(());
+        }
         let Some(tag) = attributes::tag_of(name) else {
             let text = format!("{name:?} is no DICOM attribute; use a keyword (PatientID) or a tag (00100020)");
             return Err(HttpError::BadRequest(text));
@@ -92,6 +104,12 @@ impl Query {
         let rule = rule.map_err(|why| HttpError::BadRequest(format!("{name} can't be matched: {why}")))?;
         self.conditions.push(Condition { tag, rule });
         Ok(())
+    }
+
+    /// Notes what of a list of attributes the answer won't have.
+    fn include(&mut self, value: &str) {
+        let is_kept = |name: &str| name == "all" || attributes::tag_of(name).is_some_and(attributes::is_kept);
+        self.not_kept.extend(list(value).into_iter().filter(|name| !is_kept(name)));
     }
 
     /// Restricts the search to what the path names.
@@ -154,6 +172,8 @@ mod tests {
             ("limit", "x", "limit is a number"),
             ("offset", "20001", "at most 20000"),
             ("PatientsName", "A", "no DICOM attribute"),
+            ("00400275.Nothing", "A", "no DICOM attribute"),
+            ("StudyTime", "10:15", "HHMMSS"),
             ("StudyDate", "2026", "YYYYMMDD"),
         ];
         for (name, value, expected) in table {
@@ -171,11 +191,18 @@ mod tests {
             ("limit", "5000"),
             ("includefield", "all"),
             ("PatientWeight", "70"),
+            ("00400275.00400009", "SPS-1"),
+            ("RequestAttributesSequence.ScheduledProcedureStepID", "SPS-1"),
+            ("accept", "application/dicom+json"),
+            ("includefield", "00081030,PatientWeight"),
+            ("includefield", "NumberOfStudyRelatedSeries"),
         ])
         .expect("a query");
         assert_eq!((query.exact(PATIENT_ID), query.exact(ISSUER_OF_PATIENT_ID)), (Some("H-1"), Some("HOSP-A")));
         assert_eq!((query.conditions.len(), query.limit), (2, RESULTS_MAX));
-        assert_eq!(query.left_out, ["PatientWeight"]);
+        let sequence = "RequestAttributesSequence.ScheduledProcedureStepID";
+        assert_eq!(query.left_out, ["PatientWeight", "00400275.00400009", sequence, "accept"]);
+        assert_eq!(query.not_kept, ["PatientWeight"]);
         assert_eq!(parse(&[("PatientID", "H*")]).expect("a query").exact(PATIENT_ID), None);
     }
 

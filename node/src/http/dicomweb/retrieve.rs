@@ -2,6 +2,8 @@
 //! came, one after the other, in constant memory.
 //! Not here: frames and metadata, which have their own handlers. Follows PS3.18 section 10.4.
 
+use std::io::Read;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -15,9 +17,11 @@ use crate::http::error::HttpError;
 use crate::http::negotiation::{self, Offer, Packing};
 use crate::http::stream::{Multipart, Sink, StreamError};
 use crate::http::{Shared, blocking};
-use tessera_storage::pixels::{ObjectHash, ObjectReader};
+use tessera_storage::pixels::{ObjectHash, ObjectReader, StoreError};
 
 pub const DICOM: &str = "application/dicom";
+/// What is read of an object before it is answered for.
+const BEGINNING_BYTES: usize = 1 << 20;
 
 pub async fn objects(
     State(service): State<Shared>,
@@ -26,22 +30,27 @@ pub async fn objects(
     pairs: Pairs,
 ) -> Result<Response, HttpError> {
     let held = ensure_here(&service, &target, &headers, &pairs).await?;
-    let (shared, one) = (service.clone(), target.instance.is_some());
-    let records = blocking(move || target.objects(&shared, &held)).await?;
+    let (shared, one, found) = (service.clone(), target.instance.is_some(), held.clone());
+    let records = blocking(move || target.objects(&shared, &found)).await?;
     let archive = service.archive.clone();
+    let records = blocking({
+        let archive = archive.clone();
+        move || sound(&archive, records)
+    })
+    .await?;
     match packing(&headers, &records, one)? {
         Packing::Single(media) => {
             let record = records.into_iter().next();
             let record = record.ok_or_else(|| HttpError::NotFound("there is no such instance here".into()))?;
             let length = head(&record)?.len() as u64 + record.size;
-            let body = service.streams.body(move |sink| write_object(&archive, &record, sink)).await?;
+            let body = service.body(held, move |sink| write_object(&archive, &record, sink)).await?;
             let headers = [(header::CONTENT_TYPE, media), (header::CONTENT_LENGTH, length.to_string())];
             Ok((headers, body).into_response())
         }
         Packing::Multipart(_) => {
             let multipart = Multipart::new();
             let content_type = multipart.content_type(DICOM);
-            let body = service.streams.body(move |sink| write_parts(&archive, &records, &multipart, sink)).await?;
+            let body = service.body(held, move |sink| write_parts(&archive, &records, &multipart, sink)).await?;
             Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
         }
     }
@@ -64,6 +73,30 @@ fn packing(headers: &HeaderMap, records: &[ObjectRecord], one: bool) -> Result<P
         chosen.get_or_insert(packing);
     }
     chosen.ok_or_else(|| HttpError::NotFound("there are no objects".into()))
+}
+
+/// The same records, unless one is known to be damaged: then its error is the answer, and not an answer that breaks off.
+fn sound(archive: &Archive, records: Vec<ObjectRecord>) -> Result<Vec<ObjectRecord>, HttpError> {
+    for record in &records {
+        if !archive.pixels().contains(&ObjectHash::blake3(record.hash))? {
+            reader(archive, record)?;
+        }
+    }
+    // Of one object its beginning is read too: most damage is found before a status is sent.
+    if let [record] = records.as_slice() {
+        let mut beginning =
+            vec![0; usize::try_from(record.size).map_or(BEGINNING_BYTES, |size| size.min(BEGINNING_BYTES))];
+        reader(archive, record)?.read_exact(&mut beginning).map_err(|error| unreadable(&error))?;
+    }
+    Ok(records)
+}
+
+/// What a stored object's reader says of damage.
+fn unreadable(error: &std::io::Error) -> HttpError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>()) {
+        Some(error) => error.clone().into(),
+        None => HttpError::Internal(error.to_string()),
+    }
 }
 
 fn head(record: &ObjectRecord) -> Result<Vec<u8>, HttpError> {

@@ -1,23 +1,24 @@
 //! QIDO-RS on this archive: candidates come from the catalogue's indexes, never from a scan without bound.
 //!
-//! A patient's number leads to that patient's studies, a study's UID to the study, everything else goes through the
-//! index by date, newest first, for at most `CANDIDATES_MAX` studies. Whatever bound was met is told with the answer.
+//! A patient's number leads to that patient's studies, a study's UID to the study, an instance's to its study; everything
+//! else goes through the index by date, for at most `CANDIDATES_MAX` studies. Answers are newest first. Whatever bound was
+//! met is told with the answer, and a client that leaves ends its search.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use tessera_storage::engine::View;
 
 use super::attributes::{
-    ISSUER_OF_PATIENT_ID, Item, Level, MODALITY, PATIENT_ID, Place, STUDY_INSTANCE_UID, instance_item, series_item,
-    study_item,
+    ISSUER_OF_PATIENT_ID, Item, Level, MODALITY, PATIENT_ID, Place, SERIES_INSTANCE_UID, SOP_INSTANCE_UID, STUDY_DATE,
+    STUDY_INSTANCE_UID, TagNumber, instance_item, series_item, study_item,
 };
 use super::matching::Rule;
 use super::query::Query;
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, LocalPatient, StudyRecord};
 use crate::archive::copies::{self, CopyId, CopyRecord, CopyState};
+use crate::http::Client;
 use crate::http::error::HttpError;
 
 /// Studies that are looked at for one answer.
@@ -42,37 +43,101 @@ pub fn holder_of<'a>(archive: &'a Archive, record: &'a StudyRecord) -> &'a str {
     sites.iter().find(|site| site.id.as_str() == record.site).map_or(&record.site, |site| &site.legal_name)
 }
 
-/// Candidates, and whether there may be more.
-struct Candidates {
-    uids: Vec<String>,
-    cut: bool,
-    newest_first: bool,
+/// A study that may match, and where it stands in an answer.
+struct Candidate {
+    date: String,
+    uid: String,
+    /// `None`: it is the hospital's own.
+    copy: Option<CopyRecord>,
 }
 
-/// `wanted`: how many are enough when each of them is a result.
-fn candidates(view: &dyn View, query: &Query, wanted: usize) -> Result<Candidates, HttpError> {
-    if let Some(Rule::OneOf(uids)) = query.rule(STUDY_INSTANCE_UID) {
-        return Ok(Candidates { uids: uids.iter().cloned().collect(), cut: false, newest_first: false });
+impl Candidate {
+    fn own((date, uid): (String, String)) -> Self {
+        Self { date, uid, copy: None }
+    }
+
+    fn copy(copy: CopyRecord) -> Self {
+        let d = &copy.study.description;
+        Self { date: d.study_date.clone(), uid: d.study.clone(), copy: Some(copy) }
+    }
+
+    /// The order of the index by date, and of the copies of one study the one that was fetched last.
+    fn place(&self) -> (&str, &str, u64) {
+        (&self.date, &self.uid, self.copy.as_ref().map_or(0, CopyRecord::fetched_ms))
+    }
+}
+
+/// The values of a condition that names them all.
+fn named(query: &Query, tag: TagNumber) -> Option<&BTreeSet<String>> {
+    match query.rule(tag) {
+        Some(Rule::OneOf(values)) => Some(values),
+        _ => None,
+    }
+}
+
+/// Own studies that may match; a warning when there may be more. `wanted`: how many are enough when each of them is a
+/// result.
+fn candidates(
+    view: &dyn View,
+    query: &Query,
+    level: Level,
+    wanted: usize,
+) -> Result<(Vec<Candidate>, Option<String>), HttpError> {
+    if let Some(uids) = named(query, STUDY_INSTANCE_UID) {
+        return Ok((dated(view, uids)?, None));
+    }
+    if let Some(instances) = named(query, SOP_INSTANCE_UID).filter(|_| level == Level::Instance) {
+        let mut uids = BTreeSet::new();
+        for instance in instances {
+            uids.extend(catalogue::object(view, instance)?.map(|object| object.description.study));
+        }
+        return Ok((dated(view, &uids)?, None));
     }
     if let Some(patient_id) = query.exact(PATIENT_ID) {
-        let mut uids = BTreeSet::new();
-        let issuers = match query.exact(ISSUER_OF_PATIENT_ID) {
-            Some(issuer) => vec![issuer.to_owned()],
-            None => catalogue::issuers(view, ISSUERS_MAX)?,
-        };
-        for issuer in issuers {
-            let patient = LocalPatient::of(&issuer, patient_id);
-            uids.extend(catalogue::studies_of(view, &patient, CANDIDATES_MAX)?);
-        }
-        return Ok(Candidates { uids: uids.into_iter().collect(), cut: false, newest_first: false });
+        let (uids, cut) = studies_of_number(view, patient_id, query.exact(ISSUER_OF_PATIENT_ID))?;
+        return Ok((dated(view, &uids)?, cut.then(number_warning)));
     }
     // Without other conditions each candidate is a result; one more tells whether there are more.
-    let only_dates =
-        query.conditions.iter().all(|condition| Some(&condition.rule) == query.rule(super::attributes::STUDY_DATE));
+    let only_dates = query.conditions.iter().all(|condition| condition.tag == STUDY_DATE);
     let bound = if only_dates { wanted.min(CANDIDATES_MAX) } else { CANDIDATES_MAX };
     let (from, to) = query.dates().map_or(("", "99999999"), |range| (&*range.from, &*range.to));
-    let uids = catalogue::studies_by_date(view, from, to, bound)?;
-    Ok(Candidates { cut: uids.len() == CANDIDATES_MAX, uids, newest_first: true })
+    let found = catalogue::studies_by_date(view, from, to, bound)?;
+    let cut = (found.len() == CANDIDATES_MAX).then(cut_warning);
+    Ok((found.into_iter().map(Candidate::own).collect(), cut))
+}
+
+/// Own studies with their dates; what is not here is left out.
+fn dated(view: &dyn View, uids: &BTreeSet<String>) -> Result<Vec<Candidate>, HttpError> {
+    let mut dated = Vec::new();
+    for uid in uids {
+        let study = catalogue::study(view, uid)?;
+        dated.extend(study.map(|study| Candidate::own((study.description.study_date, uid.clone()))));
+    }
+    Ok(dated)
+}
+
+/// Studies of a patient's number, of one issuer or of any; and whether there may be more.
+fn studies_of_number(
+    view: &dyn View,
+    patient_id: &str,
+    issuer: Option<&str>,
+) -> Result<(BTreeSet<String>, bool), HttpError> {
+    let mut issuers = match issuer {
+        Some(issuer) => vec![issuer.to_owned()],
+        None => catalogue::issuers(view, ISSUERS_MAX + 1)?,
+    };
+    let mut cut = issuers.len() > ISSUERS_MAX;
+    issuers.truncate(ISSUERS_MAX);
+    let mut uids = BTreeSet::new();
+    for issuer in issuers {
+        let patient = LocalPatient::of(&issuer, patient_id);
+        uids.extend(catalogue::studies_of(view, &patient, CANDIDATES_MAX + 1)?);
+    }
+    while uids.len() > CANDIDATES_MAX {
+        cut = true;
+        uids.pop_last();
+    }
+    Ok((uids, cut))
 }
 
 /// The part of the results that is asked for. What lies before it is counted, never kept.
@@ -82,36 +147,24 @@ struct Page {
     count: usize,
 }
 
-/// Where a result lies.
-#[derive(PartialEq, Eq)]
-enum Lies {
-    Before,
-    Inside,
-    /// There are more results than the page has: it is complete.
-    Behind,
-}
-
 impl Page {
     fn of(query: &Query) -> Self {
         Self { first: query.offset, end: query.offset.saturating_add(query.limit), count: 0 }
     }
 
-    /// Counts one more result.
-    fn next(&mut self) -> Lies {
+    /// Counts one more result; true: it is in the page.
+    fn takes(&mut self) -> bool {
         self.count += 1;
-        match self.count {
-            count if count > self.end => Lies::Behind,
-            count if count > self.first => Lies::Inside,
-            _ => Lies::Before,
-        }
+        self.first < self.count && self.count <= self.end
     }
 
+    /// There are more results than the page has.
     fn is_complete(&self) -> bool {
         self.count > self.end
     }
 
     fn warning(&self) -> Option<String> {
-        self.is_complete().then(|| more_warning(self.end))
+        self.is_complete().then(|| format!("there are more results: ask again with offset={}", self.end))
     }
 }
 
@@ -135,163 +188,137 @@ struct Listed {
     copy: Option<CopyId>,
 }
 
-impl From<StudyRecord> for Listed {
-    fn from(study: StudyRecord) -> Self {
-        Self { study, copy: None }
-    }
-}
-
-impl From<CopyRecord> for Listed {
-    fn from(copy: CopyRecord) -> Self {
-        Self { study: copy.study, copy: Some(copy.id) }
-    }
-}
-
-/// Of the copies of a study the one that is shown.
-pub fn shown_copy(view: &dyn View, study: &str, open: &IsOpen<'_>) -> Result<Option<CopyRecord>, HttpError> {
-    Ok(copies::newest_first(copies::of_study(view, study)?).into_iter().find(|copy| open(copy)))
-}
-
-/// Copies that match, one a study and none of a study that is the hospital's own; oldest first. Whether they may be
-/// shown is left to the caller, since it costs more.
-fn matching_copies(view: &dyn View, query: &Query) -> Result<Vec<CopyRecord>, HttpError> {
-    let all = match query.rule(STUDY_INSTANCE_UID) {
-        Some(Rule::OneOf(uids)) => {
+/// Copies that match, but none of a study that is the hospital's own. Whether they may be shown is not asked here, since
+/// it costs more.
+fn matching_copies(view: &dyn View, query: &Query) -> Result<Vec<Candidate>, HttpError> {
+    let all = match named(query, STUDY_INSTANCE_UID) {
+        Some(uids) => {
             let copies: Result<Vec<_>, _> = uids.iter().map(|uid| copies::of_study(view, uid)).collect();
             copies?.into_iter().flatten().collect()
         }
-        _ => copies::all(view)?,
+        None => copies::all(view)?,
     };
     let mut matching = Vec::new();
     for copy in all {
-        let shown = copy.state == CopyState::Complete && matches(query, &copy.study);
-        if shown && catalogue::study(view, &copy.study.description.study)?.is_none() {
-            matching.push(copy);
+        let may_match = copy.state == CopyState::Complete && matches(query, &copy.study);
+        if may_match && catalogue::study(view, &copy.study.description.study)?.is_none() {
+            matching.push(Candidate::copy(copy));
         }
     }
-    matching.sort_by(|a, b| order(&a.study).cmp(&order(&b.study)));
     Ok(matching)
 }
 
-/// The order of the index by date.
-fn order(study: &StudyRecord) -> (&str, &str) {
-    (&study.description.study_date, &study.description.study)
+/// A search in one state of the catalogue, for a client that waits.
+struct Search<'a> {
+    view: &'a dyn View,
+    query: &'a Query,
+    level: Level,
+    among: Among<'a>,
+    client: &'a Client,
 }
 
-/// Calls `visit` with the studies that match, newest first, until it breaks. True: older ones were not looked at.
-fn each_study(
-    view: &dyn View,
-    query: &Query,
-    wanted: usize,
-    among: Among<'_>,
-    mut visit: impl FnMut(Listed) -> Result<ControlFlow<()>, HttpError>,
-) -> Result<bool, HttpError> {
-    let open = match among {
-        Among::Own => None,
-        Among::All(open) => Some(open),
-        Among::Copy(copy) => {
-            if matches(query, &copy.study) {
-                let _one = visit(copy.clone().into())?;
+impl Search<'_> {
+    /// Calls `visit` with the studies that match, each once, newest first, until it breaks. The warning says what was not
+    /// looked at.
+    fn each_study(
+        &self,
+        wanted: usize,
+        mut visit: impl FnMut(Listed) -> Result<ControlFlow<()>, HttpError>,
+    ) -> Result<Option<String>, HttpError> {
+        let (mut candidates, cut) = match self.among {
+            Among::Copy(copy) => (vec![Candidate::copy(copy.clone())], None),
+            Among::Own | Among::All(_) => candidates(self.view, self.query, self.level, wanted)?,
+        };
+        if let Among::All(_) = self.among {
+            candidates.extend(matching_copies(self.view, self.query)?);
+        }
+        candidates.sort_by(|a, b| b.place().cmp(&a.place()));
+        let mut shown_copies = BTreeSet::new();
+        for candidate in candidates {
+            self.client.is_there()?;
+            let listed = match candidate.copy {
+                None => catalogue::study(self.view, &candidate.uid)?.map(|study| Listed { study, copy: None }),
+                Some(copy) => {
+                    let may_show = match self.among {
+                        Among::All(open) => !shown_copies.contains(&candidate.uid) && open(&copy),
+                        Among::Own | Among::Copy(_) => true,
+                    };
+                    may_show.then_some(Listed { study: copy.study, copy: Some(copy.id) })
+                }
+            };
+            let Some(listed) = listed.filter(|listed| matches(self.query, &listed.study)) else { continue };
+            if listed.copy.is_some() {
+                shown_copies.insert(candidate.uid);
             }
-            return Ok(false);
-        }
-    };
-    let mut copies = open.map_or(Ok(Vec::new()), |_| matching_copies(view, query))?;
-    let mut shown = BTreeSet::new();
-    let mut is_shown = |copy: &CopyRecord| {
-        let first = !shown.contains(&copy.study.description.study);
-        let is_shown = first && open.is_some_and(|open| open(copy));
-        if is_shown {
-            shown.insert(copy.study.description.study.clone());
-        }
-        is_shown
-    };
-    let candidates = candidates(view, query, wanted)?;
-    let mut unordered = Vec::new();
-    for uid in &candidates.uids {
-        let Some(record) = catalogue::study(view, uid)?.filter(|record| matches(query, record)) else { continue };
-        if !candidates.newest_first {
-            unordered.push(Listed::from(record));
-            continue;
-        }
-        while let Some(copy) = copies.pop_if(|copy| order(&copy.study) > order(&record)) {
-            if is_shown(&copy) && visit(copy.into())?.is_break() {
-                return Ok(false);
+            if visit(listed)?.is_break() {
+                return Ok(None);
             }
         }
-        if visit(record.into())?.is_break() {
-            return Ok(false);
-        }
+        Ok(cut)
     }
-    unordered.extend(copies.into_iter().rev().filter(|copy| is_shown(copy)).map(Listed::from));
-    if !candidates.newest_first {
-        unordered.sort_by(|a, b| newest_first(&a.study, &b.study));
-    }
-    for listed in unordered {
-        if visit(listed)?.is_break() {
-            return Ok(false);
-        }
-    }
-    Ok(candidates.cut)
 }
 
 fn matches(query: &Query, record: &StudyRecord) -> bool {
     query.holds(&record.description, Level::Study) && query.holds_modalities(record.modalities.iter())
 }
 
-fn newest_first(a: &StudyRecord, b: &StudyRecord) -> Ordering {
-    fn when(record: &StudyRecord) -> (&str, &str) {
-        (&record.description.study_date, &record.description.study_time)
-    }
-    when(b).cmp(&when(a)).then_with(|| a.description.study.cmp(&b.description.study))
-}
-
 /// The page of results that are few, and a warning when it is not the last.
 pub fn page<T>(results: Vec<T>, query: &Query, warnings: &mut Vec<String>) -> Vec<T> {
     let mut page = Page::of(query);
-    let inside = results.into_iter().filter(|_| page.next() == Lies::Inside).collect();
+    let inside = results.into_iter().filter(|_| page.takes()).collect();
     warnings.extend(page.warning());
     inside
 }
 
-fn more_warning(next: usize) -> String {
-    format!("there are more results: ask again with offset={next}")
-}
-
-pub fn cut_warning() -> String {
+fn cut_warning() -> String {
     format!(
         "only the {CANDIDATES_MAX} newest examinations in the range were searched; narrow it by StudyDate or PatientID"
     )
 }
 
+pub fn number_warning() -> String {
+    format!(
+        "there are more examinations: at most {CANDIDATES_MAX} of a number, and the first {ISSUERS_MAX} issuers, are looked \
+         at; name IssuerOfPatientID, or a range of StudyDate without the number"
+    )
+}
+
 /// QIDO-RS studies, of this archive alone.
-pub fn study_items(archive: &Archive, query: &Query, among: Among<'_>, place: &Place<'_>) -> Result<Found, HttpError> {
-    let mut warnings = unmatched(query, Level::Study);
+pub fn study_items(
+    archive: &Archive,
+    query: &Query,
+    among: Among<'_>,
+    place: &Place<'_>,
+    client: &Client,
+) -> Result<Found, HttpError> {
+    let search = Search { view: &**archive.engine(), query, level: Level::Study, among, client };
     let (mut page, mut items) = (Page::of(query), Vec::new());
-    let wanted = page.end.saturating_add(1);
-    let cut = each_study(&**archive.engine(), query, wanted, among, |Listed { study, .. }| {
-        match page.next() {
-            Lies::Before => {}
-            Lies::Inside => items.push(study_item(&study, holder_of(archive, &study), place)),
-            Lies::Behind => return Ok(ControlFlow::Break(())),
+    let cut = search.each_study(page.end.saturating_add(1), |Listed { study, .. }| {
+        if page.takes() {
+            items.push(study_item(&study, holder_of(archive, &study), place));
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(if page.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    warnings.extend(page.warning());
-    warnings.extend(cut.then(cut_warning));
+    let warnings = told(query, Level::Study).into_iter().chain(page.warning()).chain(cut).collect();
     Ok(Found { items, warnings })
 }
 
-/// Conditions on a level below the one that is searched have no meaning there, and the answer says that they were left out.
-pub fn unmatched(query: &Query, level: Level) -> Vec<String> {
+/// What of a query is not in the answer. Conditions on a level below the one that is searched have no meaning there.
+pub fn told(query: &Query, level: Level) -> Vec<String> {
     let below = query.conditions.iter().filter_map(|condition| super::attributes::attribute(condition.tag));
     let below = below.filter(|attribute| attribute.level > level && attribute.tag != MODALITY);
-    let names: Vec<String> =
+    let unmatched: Vec<String> =
         query.left_out.iter().cloned().chain(below.map(|attribute| format!("{:08X}", attribute.tag))).collect();
-    if names.is_empty() {
-        return Vec::new();
+    let mut told = Vec::new();
+    if !unmatched.is_empty() {
+        let names = unmatched.join(", ");
+        told.push(format!("the following were not matched, so there may be more results than asked for: {names}"));
     }
-    vec![format!("the following were not matched, so there may be more results than asked for: {}", names.join(", "))]
+    if !query.not_kept.is_empty() {
+        let names = query.not_kept.join(", ");
+        told.push(format!("the catalogue does not have the following, which metadata may have: {names}"));
+    }
+    told
 }
 
 /// QIDO-RS series and instances: of one study, or of all that match.
@@ -301,20 +328,20 @@ pub fn part_items(
     level: Level,
     among: Among<'_>,
     place: &Place<'_>,
+    client: &Client,
 ) -> Result<Found, HttpError> {
     let view = &**archive.engine();
-    let mut warnings = unmatched(query, level);
+    let search = Search { view, query, level, among, client };
     let (mut page, mut items) = (Page::of(query), Vec::new());
     // The page is counted in parts, so studies are not cut by it.
-    let cut = each_study(view, query, CANDIDATES_MAX, among, |study| {
+    let cut = search.each_study(CANDIDATES_MAX, |study| {
         match level {
             Level::Instance => instances(view, query, &study, place, &mut page, &mut items)?,
             _ => series(view, query, &study, place, &mut page, &mut items)?,
         }
         Ok(if page.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    warnings.extend(page.warning());
-    warnings.extend(cut.then(cut_warning));
+    let warnings = told(query, level).into_iter().chain(page.warning()).chain(cut).collect();
     Ok(Found { items, warnings })
 }
 
@@ -332,7 +359,7 @@ fn series(
     };
     all.sort_by_key(|series| series.description.series_number.parse::<i64>().unwrap_or(i64::MAX));
     let matching = all.iter().filter(|series| query.holds(&series.description, Level::Series));
-    items.extend(matching.filter(|_| page.next() == Lies::Inside).map(|series| series_item(series, place)));
+    items.extend(matching.filter(|_| page.takes()).map(|series| series_item(series, place)));
     Ok(())
 }
 
@@ -344,21 +371,22 @@ fn instances(
     page: &mut Page,
     items: &mut Vec<Item>,
 ) -> Result<(), HttpError> {
-    const SERIES_INSTANCE_UID: u32 = 0x0020_000E;
-    let one = match query.rule(SERIES_INSTANCE_UID) {
-        Some(Rule::OneOf(uids)) if uids.len() == 1 => uids.first().map(String::as_str),
-        _ => None,
-    };
-    let mut all = match &listed.copy {
-        None => catalogue::objects_of(view, &listed.study.description.study, one)?,
-        Some(copy) => copies::objects(view, copy, one)?,
+    let one = named(query, SERIES_INSTANCE_UID).filter(|uids| uids.len() == 1).and_then(BTreeSet::first);
+    let (study, one) = (&listed.study.description.study, one.map(String::as_str));
+    let mut all = match (&listed.copy, named(query, SOP_INSTANCE_UID)) {
+        (Some(copy), _) => copies::objects(view, copy, one)?,
+        (None, None) => catalogue::objects_of(view, study, one)?,
+        (None, Some(uids)) => {
+            let found: Result<Vec<_>, _> = uids.iter().map(|uid| catalogue::object(view, uid)).collect();
+            found?.into_iter().flatten().filter(|object| object.description.study == *study).collect()
+        }
     };
     all.retain(|object| {
         query.holds(&object.description, Level::Series) && query.holds(&object.description, Level::Instance)
     });
     let number = |text: &str| text.parse::<i64>().unwrap_or(i64::MAX);
     all.sort_by_key(|object| (object.description.series.clone(), number(&object.description.instance_number)));
-    items.extend(all.iter().filter(|_| page.next() == Lies::Inside).map(|object| instance_item(object, place)));
+    items.extend(all.iter().filter(|_| page.takes()).map(|object| instance_item(object, place)));
     Ok(())
 }
 
@@ -400,8 +428,26 @@ mod tests {
         let query = Query::parse(&[]).expect("a query");
         let table = [(3, 3, false), (usize::MAX, CANDIDATES_MAX, true)];
         for (wanted, expected, cut) in table {
-            let found = candidates(&engine, &query, wanted).expect("candidates");
-            assert_eq!((found.uids.len(), found.cut), (expected, cut), "{wanted}");
+            let (found, warning) = candidates(&engine, &query, Level::Study, wanted).expect("candidates");
+            assert_eq!((found.len(), warning.is_some()), (expected, cut), "{wanted}");
         }
+    }
+
+    #[test]
+    fn a_search_ends_when_its_client_leaves() {
+        use tessera_storage::MemoryEngine;
+        use tessera_storage::engine::{Batch, Engine};
+        let engine = MemoryEngine::open(&[catalogue::CATALOGUE]).expect("an engine");
+        let mut batch = Batch::new();
+        batch.put(catalogue::CATALOGUE, b"d20260101\x001.2".to_vec(), []);
+        engine.submit(batch).expect("submitted");
+        let query = Query::parse(&[]).expect("a query");
+        let waiting = std::sync::Arc::new(());
+        let client = Client(std::sync::Arc::downgrade(&waiting));
+        let search = Search { view: &engine, query: &query, level: Level::Study, among: Among::Own, client: &client };
+        let look = || search.each_study(1, |_| Ok(ControlFlow::Continue(())));
+        assert_eq!(look().expect("it still waits"), None);
+        drop(waiting);
+        assert!(matches!(look(), Err(HttpError::ClientLeft)));
     }
 }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::control::wire::{HistoryDone, HistoryStudy};
 use crate::dicom::part10::Part10;
-use crate::dicom::syntax::{EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
-use crate::http::testing::{Sample, Web, no_consent};
+use crate::dicom::syntax::{DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
+use crate::dicom::testing::deflate;
+use crate::http::testing::{Sample, Web, cut_off, faulty, gone, no_consent};
 
 const GB18030_NAME: &[u8] = b"\xcd\xf5^\xd0\xa1\xb6\xab";
 const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
@@ -14,6 +15,12 @@ const INSTANCE: &str = "/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.
 
 fn native(sample: &Sample<'_>) -> Vec<u8> {
     let mut out = sample.begin();
+    if sample.study == "1.2.3" {
+        out.text(0x0008, 0x0030, "TM", b"083000");
+    }
+    if sample.study == "1.2.5" {
+        out.text(0x0010, 0x0030, "DA", b"20240202");
+    }
     Sample::shape(&mut out, 1, 2, "2");
     out.text(0x7FE0, 0x0010, "OW", &[1, 2, 3, 4, 5, 6, 7, 8]);
     out.into_bytes()
@@ -61,7 +68,7 @@ async fn searches_find_what_they_ask_for() {
         ..Sample::default()
     };
     let web = stored(&[Sample::default(), chinese(), undeclared]).await;
-    let table: [(&str, &[&str]); 16] = [
+    let table: [(&str, &[&str]); 19] = [
         ("", &["1.2.4", "1.2.3", "1.2.5"]),
         ("?PatientID=H-2", &["1.2.4"]),
         ("?00100020=H-2", &["1.2.4"]),
@@ -73,6 +80,9 @@ async fn searches_find_what_they_ask_for() {
         ("?PatientName=%E6%9D%8E%5E%E5%9B%9B", &["1.2.5"]),
         ("?StudyDate=20260101-20260131", &["1.2.3"]),
         ("?StudyDate=20260101-", &["1.2.4", "1.2.3"]),
+        ("?StudyTime=0800-0900", &["1.2.3"]),
+        ("?StudyTime=-0800", &[]),
+        ("?PatientName=Phantom%5EOne%3D", &["1.2.3"]),
         ("?ModalitiesInStudy=MR,US", &["1.2.4"]),
         ("?StudyInstanceUID=1.2.3,1.2.5", &["1.2.3", "1.2.5"]),
         ("?limit=1&offset=1", &["1.2.3"]),
@@ -82,6 +92,22 @@ async fn searches_find_what_they_ask_for() {
     for (query, expected) in table {
         let answer = web.get(&format!("/dicom-web/studies{query}"), &[]).await;
         assert_eq!(uids(&answer.json()), expected, "{query}");
+    }
+    // A condition of the same form as the date's is still a condition: older studies are searched for it.
+    let born = web.get("/dicom-web/studies?StudyDate=20240101-&PatientBirthDate=20240101-&limit=1", &[]).await;
+    assert_eq!(uids(&born.json()), ["1.2.5"]);
+    let table = [
+        ("accept=application/dicom%2Bjson", "not matched"),
+        ("00400275.00400009=S1", "00400275.00400009"),
+        ("includefield=00101030", "the catalogue does not have the following, which metadata may have: 00101030"),
+        ("includefield=00081030,00080060", ""),
+        ("includefield=all", ""),
+    ];
+    for (query, warning) in table {
+        let answer = web.get(&format!("/dicom-web/studies?{query}"), &[]).await;
+        assert_eq!(uids(&answer.json()).len(), 3, "{query}");
+        assert!(answer.header("warning").contains(warning), "{query} {}", answer.header("warning"));
+        assert_eq!(answer.header("warning").is_empty(), warning.is_empty(), "{query}");
     }
     let first = web.get("/dicom-web/studies?limit=1", &[]).await;
     assert!(first.header("warning").contains("offset=1"), "{}", first.header("warning"));
@@ -128,6 +154,9 @@ async fn series_and_instances_are_counted() {
         ("/dicom-web/studies/1.2.3/series/1.2.3.1/instances", 2),
         ("/dicom-web/studies/1.2.3/instances", 3),
         ("/dicom-web/instances?PatientID=H-2", 1),
+        ("/dicom-web/instances?SOPInstanceUID=1.2.3.1.2", 1),
+        ("/dicom-web/instances?SOPInstanceUID=1.2.3.1.2,1.2.4.1.1,1.9", 2),
+        ("/dicom-web/instances?SOPInstanceUID=1.2.3.1.2&Modality=SR", 0),
         ("/dicom-web/studies/1.2.3/instances?limit=2", 2),
         ("/dicom-web/studies/1.2.3/series/1.9/instances", 0),
     ];
@@ -206,6 +235,73 @@ async fn frames_come_one_by_one() {
     }
     let single = web.get(&format!("{INSTANCE}/bulkdata/7FE00010"), &[("accept", "application/octet-stream")]).await;
     assert_eq!(&single.body[..], [2, 1, 4, 3, 6, 5, 8, 7]);
+}
+
+#[tokio::test]
+async fn pixels_that_are_not_cut_are_one_part() {
+    const MPEG4: &str = "1.2.840.10008.1.2.4.102";
+    let (video, stills) = (INSTANCE.to_owned(), INSTANCE.replace("1.2.3.1.1", "1.2.3.1.2"));
+    let web = Web::new();
+    for (syntax, instance, fragments) in
+        [(MPEG4, "1.2.3.1.1", vec![b"a long video".as_slice()]), (JPEG_LS, "1.2.3.1.2", vec![b"ab", b"cd", b"ef"])]
+    {
+        let mut out = Sample { syntax, instance, ..Sample::default() }.begin();
+        Sample::shape(&mut out, 9, 9, "2");
+        out.fragments(b"", &fragments);
+        web.store(syntax, &out.into_bytes()).await;
+    }
+    let octets = "multipart/related; type=\"application/octet-stream\"; transfer-syntax=*";
+    // (object, accept, type, body)
+    let table: [(&str, &str, String, &[u8]); 4] = [
+        (&video, "video/mp4", format!("video/mp4; transfer-syntax={MPEG4}"), b"a long video"),
+        (
+            &video,
+            "multipart/related; type=\"video/mp4\"",
+            format!("video/mp4; transfer-syntax={MPEG4}"),
+            b"a long video",
+        ),
+        (&video, octets, format!("application/octet-stream; transfer-syntax={MPEG4}"), b"a long video"),
+        (&stills, octets, format!("application/octet-stream; transfer-syntax={JPEG_LS}"), b"abcdef"),
+    ];
+    for (object, accept, kind, expected) in table {
+        let metadata = web.get(&format!("{object}/metadata"), &[]).await.json();
+        let uri = metadata[0]["7FE00010"]["BulkDataURI"].as_str().expect("an address").to_owned();
+        let path = uri.split_once("8080").expect("this node's").1;
+        let answer = web.get(path, &[("accept", accept)]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{accept} {}", answer.text());
+        if accept.starts_with("multipart") {
+            let parts = answer.parts();
+            assert_eq!((parts.len(), &parts[0].1[..]), (1, expected), "{accept}");
+            assert!(parts[0].0.contains(&kind), "{accept} {}", parts[0].0);
+        } else {
+            assert_eq!((answer.header("content-type"), &answer.body[..]), (kind, expected));
+        }
+    }
+    let frames = web.get(&format!("{video}/frames/1"), &[]).await;
+    assert_eq!(frames.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(frames.text().contains("one video") && frames.text().contains("bulkdata/7FE00010"), "{}", frames.text());
+}
+
+#[tokio::test]
+async fn a_deflated_object_is_inflated_once_for_frames_in_its_order() {
+    let web = Web::new();
+    let mut out = Sample::default().begin();
+    Sample::shape(&mut out, 1, 2, "20");
+    let pixels: Vec<u8> = (0..80).collect();
+    out.text(0x7FE0, 0x0010, "OW", &pixels);
+    web.store(DEFLATED, &deflate(&out.into_bytes())).await;
+    let list = |numbers: Vec<usize>| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    // (frames, how they are answered)
+    let table = [((1..=20).collect(), 200), (vec![20, 1, 7], 200), ((1..=20).rev().collect::<Vec<_>>(), 400)];
+    for (numbers, status) in table {
+        let answer = web.get(&format!("{INSTANCE}/frames/{}", list(numbers.clone())), &[]).await;
+        assert_eq!(answer.status.as_u16(), status, "{numbers:?} {}", answer.text());
+        if status == 200 {
+            let found: Vec<_> = answer.parts().into_iter().map(|(_, frame)| frame).collect();
+            let expected: Vec<_> = numbers.iter().map(|number| pixels[number * 4 - 4..number * 4].to_vec()).collect();
+            assert_eq!(found, expected);
+        }
+    }
 }
 
 #[tokio::test]
@@ -300,9 +396,6 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     let refused = web.get(path, &[]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(refused.text().contains("no consent is in force"));
-    *web.told.fetch_error.lock().expect("a lock") = Some(|| anyhow::anyhow!("connection refused"));
-    assert_eq!(web.get(path, &[]).await.status, StatusCode::BAD_GATEWAY);
-
     *web.told.fetch_error.lock().expect("a lock") = None;
     let data_set = native(&Sample::default());
     *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), vec![data_set.clone()]));
@@ -314,7 +407,27 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     assert_eq!(again.json().as_array().map(Vec::len), Some(1));
     let asked = web.told.asked.lock().expect("a lock").clone();
     let by_parameter = "1.2.3 resident:110105 treatment li.wei";
-    assert_eq!(asked, [by_parameter, by_parameter, "1.2.3 resident:110105 treatment Dr Li"]);
+    assert_eq!(asked, [by_parameter, "1.2.3 resident:110105 treatment Dr Li"]);
+}
+
+#[tokio::test]
+async fn what_is_not_fetched_has_a_status_that_says_whether_asking_again_helps() {
+    let web = Web::new();
+    let path = "/dicom-web/studies/1.2.3?patient=resident:110105&purpose=treatment&user=li.wei";
+    type Failed = fn() -> anyhow::Error;
+    let table: [(Failed, StatusCode, &str, &str); 5] = [
+        (no_consent, StatusCode::FORBIDDEN, "", "no consent is in force"),
+        (cut_off, StatusCode::SERVICE_UNAVAILABLE, "60", "too old to decide"),
+        (gone, StatusCode::NOT_FOUND, "", "no longer has this revision"),
+        (faulty, StatusCode::BAD_GATEWAY, "", "could not record the disclosure"),
+        (|| anyhow::anyhow!("connection refused"), StatusCode::BAD_GATEWAY, "", "connection refused"),
+    ];
+    for (error, status, retry_after, text) in table {
+        *web.told.fetch_error.lock().expect("a lock") = Some(error);
+        let answer = web.get(path, &[]).await;
+        assert_eq!((answer.status, answer.header("retry-after").as_str()), (status, retry_after), "{text}");
+        assert!(answer.text().contains(text), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

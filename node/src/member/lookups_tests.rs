@@ -1,0 +1,105 @@
+//! A patient's lookups are all there, in order, and what is changed afterwards is found.
+
+use super::*;
+use crate::control::wire::HistoryCall;
+use crate::member::testing::{A, World, patient};
+
+const NOON_MS: u64 = DAY_MS / 2;
+
+fn asks(patient: &Identifier, user: &str) -> HistoryCall {
+    HistoryCall { id: patient.reveal_command_form(), user: user.into() }
+}
+
+fn users(done: &LookupsDone) -> Vec<&str> {
+    done.lookups.iter().map(|lookup| lookup.user.as_str()).collect()
+}
+
+async fn three_lookups() -> (World, Arc<Member>) {
+    let world = World::found().await;
+    let member = world.members[A].clone();
+    for (number, user) in [(1, "d001"), (2, "d002"), (1, "")] {
+        member.history(&asks(&patient(number), user)).await.expect("a history");
+    }
+    (world, member)
+}
+
+/// Changes the record of a lookup as who has the site key could.
+fn rewrite(member: &Member, at: u64, change: impl FnOnce(&mut Lookup)) {
+    let mut lookup = member.lookup(at).expect("readable").expect("a record");
+    change(&mut lookup);
+    let mut batch = Batch::new();
+    member.vault.put(&mut batch, Shelf::Lookups, &number(at), &lookup);
+    member.archive.submit(batch).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patients_lookups_are_told_newest_first_and_nobody_elses() {
+    let (mut world, member) = three_lookups().await;
+    let told = |member: &Member, number| member.lookups_of(&patient(number).reveal_command_form()).expect("lookups");
+    assert_eq!(users(&told(&member, 1)), ["", "d001"]);
+    assert_eq!(users(&told(&member, 2)), ["d002"]);
+    assert!(users(&told(&member, 3)).is_empty(), "a patient whom nobody looked up");
+    drop(member);
+    world.reopen(A);
+    assert_eq!(users(&told(&world.members[A], 1)), ["", "d001"], "after a crash");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_is_over_is_confirmed_by_the_ledger() {
+    let (world, member) = three_lookups().await;
+    let tomorrow = now_ms() + DAY_MS;
+    member.anchor_lookups(now_ms()).expect("nothing to anchor");
+    assert_eq!(member.outbox.waiting(), 0, "the day is not over");
+    member.anchor_lookups(tomorrow).expect("anchored");
+    member.anchor_lookups(tomorrow).expect("anchored once");
+    assert_eq!(member.outbox.waiting(), 1);
+    world.commit().await;
+    let head = Head { open: 3, ..member.head().expect("a head") };
+    let anchor = head.anchor(&member.config.default_site().id, tomorrow).expect("an anchor");
+    assert!(member.is_anchored(&anchor).expect("the same"));
+    let other = AuditAnchorPublic { head: Hash::blake3(&[b"other"]), ..anchor };
+    let refused = member.is_anchored(&other).expect_err("another head of that day");
+    assert!(refused.to_string().contains("not those that were made"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_or_missing_record_is_named() {
+    type Change = fn(&Member);
+    let table: [(&str, Change, &str); 4] = [
+        ("none", |_| {}, ""),
+        ("another user", |member| rewrite(member, 0, |lookup| lookup.user = "d009".into()), "lookup 1 is not"),
+        ("the newest", |member| rewrite(member, 2, |lookup| lookup.studies += 1), "newest record"),
+        (
+            "taken out",
+            |member| {
+                let mut batch = Batch::new();
+                member.vault.delete(&mut batch, Shelf::Lookups, &number(1));
+                member.archive.submit(batch).expect("written");
+            },
+            "lookup 1 is missing",
+        ),
+    ];
+    for (name, change, expected) in table {
+        let (_world, member) = three_lookups().await;
+        change(&member);
+        match member.check_lookups() {
+            Ok(checked) => assert_eq!((checked, expected), ((3, 0), ""), "{name}"),
+            Err(error) => assert!(!expected.is_empty() && error.to_string().contains(expected), "{name}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_head_goes_into_the_ledger_once_its_day_is_over() {
+    let site: SiteId = "hospital-a".parse().expect("a site");
+    let head = |open, time_ms| Head { open, time_ms, ..Head::default() };
+    for (name, head, now, expected) in [
+        ("no record", head(0, NOON_MS), 3 * DAY_MS, None),
+        ("the same day", head(2, NOON_MS), DAY_MS - 1, None),
+        ("midnight", head(2, NOON_MS), DAY_MS, Some((0, DAY_MS))),
+        ("days later", head(2, DAY_MS + 1), 9 * DAY_MS, Some((DAY_MS, 2 * DAY_MS))),
+    ] {
+        let anchor = head.anchor(&site, now);
+        assert_eq!(anchor.map(|anchor| (anchor.from.0, anchor.until.0)), expected, "{name}");
+    }
+}
