@@ -9,7 +9,8 @@ export DEBIAN_FRONTEND=noninteractive
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${TESSERA_CACHE:-$HOME/.cache/tessera}
 ohif_version=3.12.10
-playwright_version=1.65.1
+# The newest that runs on Debian 12's Node.js 18.
+playwright_version=1.61.1
 mkdir -p "$cache/state" "$cache/logs"
 
 say() { printf 'bootstrap: %s\n' "$*"; }
@@ -122,31 +123,43 @@ viewer() {
     return 1
 }
 
-# What drives a real browser. Optional: the reason why it is missing is left in a file for tests/run.sh.
+# What drives a real browser; the stamp names the Node.js that was seen to run it.
+playwright() {
+    local folder="$cache/playwright" stamp
+    stamp="$playwright_version on Node.js $(node --version 2>/dev/null)"
+    [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && [ -d "$folder/node_modules/playwright-core" ] && return 0
+    have_npm || { missing_browser "npm is missing; install with: $advice"; return 1; }
+    say "installing playwright-core $playwright_version into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    logged playwright npm install --prefix "$folder" --no-audit --no-fund --loglevel=error --save-exact \
+        "playwright-core@$playwright_version" || { missing_browser "npm could not install playwright-core; see $cache/logs/playwright.log"; return 1; }
+    logged playwright node -e "require('$folder/node_modules/playwright-core')" ||
+        { missing_browser "playwright-core does not run on Node.js $(node --version); see $cache/logs/playwright.log"; return 1; }
+    printf '%s\n' "$stamp" >"$folder/.stamp"
+}
+
+# The reason is kept for tests/run.sh, which says it again.
+missing_browser() { # why
+    browser_missing=$1
+    echo "$1" >"$cache/state/browser-missing"
+}
+
+# Everything for the browser's tests; false if something can't be had.
 browser() {
-    local reason="$cache/state/browser-missing"
-    rm -f "$reason"
-    local missing=()
-    have chromium || missing+=(chromium)
-    have node || missing+=(nodejs)
+    rm -f "$cache/state/browser-missing"
+    browser_missing=
+    local packages=()
+    have chromium || packages+=(chromium)
+    have node || packages+=(nodejs)
     # Patients' names are Chinese: without such a font a screenshot shows boxes and proves nothing.
-    { have fc-list && fc-list :lang=zh 2>/dev/null | grep -q .; } || missing+=(fontconfig fonts-wqy-microhei)
-    if ! viewer; then
-        echo "the OHIF viewer could not be fetched" >"$reason"
-    elif [ ${#missing[@]} != 0 ] && ! install_packages "${missing[@]}"; then
-        echo "missing: ${missing[*]}; install with: $advice" >"$reason"
-    elif [ ! -f "$cache/playwright/.complete-$playwright_version" ]; then
-        say "installing playwright-core $playwright_version into $cache/playwright"
-        mkdir -p "$cache/playwright"
-        if logged playwright npm install --prefix "$cache/playwright" --no-audit --no-fund --loglevel=error --save-exact \
-            "playwright-core@$playwright_version"; then
-            touch "$cache/playwright/.complete-$playwright_version"
-        else
-            echo "npm could not install playwright-core; see $cache/logs/playwright.log" >"$reason"
-        fi
+    { have fc-list && fc-list :lang=zh 2>/dev/null | grep -q .; } || packages+=(fontconfig fonts-wqy-microhei)
+    if [ ${#packages[@]} != 0 ] && ! install_packages "${packages[@]}"; then
+        missing_browser "missing: ${packages[*]}; install with: $advice"
+        return 1
     fi
-    [ -f "$reason" ] && say "without the browser's tests: $(cat "$reason")"
-    return 0
+    viewer || { missing_browser "the OHIF viewer could not be fetched; see above"; return 1; }
+    playwright
 }
 
 case "${1:-}" in
@@ -156,7 +169,8 @@ demo)
     { have storescu || install_packages dcmtk; } || say "the demo imports files instead of sending them: DCMTK is missing. Install with: $advice"
     ;;
 bench) compilers && dcmtk ;;
-test) compilers && dcmtk && openssl_tool && python_clients && browser ;;
-browser) compilers && dcmtk && python_clients && browser ;;
+# All other tests run without a browser; what is asked for alone must not pass without it.
+test) compilers && dcmtk && openssl_tool && python_clients && { browser || say "without the browser's tests: $browser_missing"; } ;;
+browser) compilers && dcmtk && python_clients && { browser || fail "the browser's tests cannot run: $browser_missing"; } ;;
 *) fail "usage: tests/bootstrap.sh build|demo|bench|test|browser" ;;
 esac

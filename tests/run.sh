@@ -14,19 +14,22 @@ if [ "$1" = browser ]; then
 fi
 
 if [ -n "$browser_missing" ]; then
-    echo "Without the browser's tests: $browser_missing" >&2
+    # Last of all, where it is read.
+    trap 'echo "Without the browser'"'"'s tests: $browser_missing" >&2' EXIT
     filter=()
 else
     filter=(--ignore-default-filter)
 fi
 if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run --locked --workspace "${filter[@]}"
+    cargo nextest run --locked --workspace "${filter[@]}"
+    exit
 fi
 echo "cargo-nextest is missing (cargo install --locked cargo-nextest): running the same tests with cargo test." >&2
 cargo test --locked --workspace --exclude tessera-tests
 # One at a time: each of these starts several processes.
 if [ -n "$browser_missing" ]; then
     mapfile -t binaries < <(find tests/tests -maxdepth 1 -name '*.rs' ! -name 'browser*' -printf '--test\n%f\n' | sed 's/\.rs$//')
-    exec cargo test --locked -p tessera-tests --lib "${binaries[@]}" -- --test-threads=1
+    cargo test --locked -p tessera-tests --lib "${binaries[@]}" -- --test-threads=1
+else
+    cargo test --locked -p tessera-tests -- --test-threads=1
 fi
-exec cargo test --locked -p tessera-tests -- --test-threads=1

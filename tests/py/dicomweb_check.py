@@ -3,7 +3,7 @@
   studies   QIDO-RS: the studies that match the filters, one JSON object a line, keyword -> values
   series    the series of studies, instances: their instances
   metadata  WADO-RS metadata of studies, one object a line
-  retrieve  WADO-RS of a study; every part is written to --to as it came, one JSON object for each file
+  retrieve  WADO-RS of studies; every part is written to --to as it came, one JSON object for each file
   frames    WADO-RS frames of one instance: lengths and SHA-256
 
 Filters are KEYWORD=VALUE. A refusal by the server ends with exit code 3 and {"status": ..., "body": ...}.
@@ -59,16 +59,19 @@ def parts(response):
     sys.exit("the multipart answer was cut off: it has no closing boundary")
 
 
-def retrieve(session, url, study, folder):
+def retrieve(session, url, studies, folder):
     """Not through dicomweb-client, which parses and would write anew: here the bytes matter."""
     accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-    response = session.get(f"{url}/studies/{study}", headers={"Accept": accept}, timeout=600)
-    response.raise_for_status()
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (head, body) in enumerate(parts(response), start=1):
-        path = folder / f"{number:06}.dcm"
-        path.write_bytes(body)
-        print(json.dumps({"file": str(path), "head": head, "length": len(body)}))
+    number = 0
+    for study in studies:
+        response = session.get(f"{url}/studies/{study}", headers={"Accept": accept}, timeout=600)
+        response.raise_for_status()
+        for head, body in parts(response):
+            number += 1
+            path = folder / f"{number:06}.dcm"
+            path.write_bytes(body)
+            print(json.dumps({"file": str(path), "head": head, "length": len(body)}))
 
 
 def main():
@@ -80,7 +83,7 @@ def main():
     for name in ("series", "instances", "metadata"):
         commands.add_parser(name).add_argument("study", nargs="+")
     command = commands.add_parser("retrieve")
-    command.add_argument("study")
+    command.add_argument("study", nargs="+")
     command.add_argument("--to", type=Path, required=True)
     command = commands.add_parser("frames")
     for name in ("study", "series", "instance"):

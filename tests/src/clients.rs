@@ -16,12 +16,43 @@ pub fn dcmtk<A: AsRef<OsStr>>(tool: &str, arguments: &[A]) -> Outcome {
     run(command)
 }
 
+/// What became of one file that `storescu` sent.
+pub struct Answer {
+    pub file: PathBuf,
+    /// Of the response, in DCMTK's words; `None` while there is none.
+    pub status: Option<String>,
+}
+
+/// From the log of `storescu -v`, in the order in which the files were sent.
+pub fn storescu_answers(log: &str) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = Vec::new();
+    for line in log.lines() {
+        if let Some((_, file)) = line.split_once("Sending file: ") {
+            answers.push(Answer { file: file.into(), status: None });
+        } else if let Some((_, status)) = line.split_once("Received Store Response (")
+            && let Some(answer) = answers.last_mut()
+        {
+            answer.status = Some(status.trim_end_matches(')').to_owned());
+        }
+    }
+    answers
+}
+
 /// Runs a program of `tests/py` to its end.
 #[track_caller]
 pub fn python<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Outcome {
     let mut command = Command::new(python_program());
     command.arg(tests_folder().join("py").join(program)).args(arguments);
     run(command)
+}
+
+/// Every object of these studies as a DICOMweb service at this address sends them, written as files below `to`.
+#[track_caller]
+pub fn retrieve(dicomweb: &str, studies: &[&str], to: &Path) -> Vec<PathBuf> {
+    let to = to.display().to_string();
+    let arguments = [&["--url", dicomweb, "retrieve", "--to", &to], studies].concat();
+    let parts = python("dicomweb_check.py", &arguments).success().json_lines();
+    parts.iter().map(|part| PathBuf::from(part["file"].as_str().expect("a file"))).collect()
 }
 
 /// What a browser would be sent for this address, by Python's own HTTP client.

@@ -35,6 +35,26 @@ pub fn files_with(folder: &Path, needle: &[u8]) -> Vec<PathBuf> {
     files_below(folder).into_iter().filter(contains).collect()
 }
 
+/// Changes one bit, as rot does.
+#[track_caller]
+pub fn flip(file: &Path, offset: u64) {
+    let mut bytes = std::fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    assert!((offset as usize) < bytes.len(), "{} has {} bytes", file.display(), bytes.len());
+    bytes[offset as usize] ^= 0x10;
+    std::fs::write(file, bytes).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+}
+
+/// The largest file below `folder` whose name ends so; the last one of several.
+#[track_caller]
+pub fn largest(folder: &Path, ending: &str) -> (PathBuf, u64) {
+    let ends = |path: &PathBuf| path.to_string_lossy().ends_with(ending);
+    let sized = files_below(folder).into_iter().filter(ends).map(|path| {
+        let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        (path, bytes)
+    });
+    sized.max_by_key(|(_, bytes)| *bytes).unwrap_or_else(|| panic!("no *{ending} below {}", folder.display()))
+}
+
 /// A copy of a directory with everything in it (`cp -a`), as a backup would be.
 #[track_caller]
 pub fn copy_directory(from: &Path, to: &Path) {

@@ -5,24 +5,36 @@
 //! the crates. Invariants: every wait has a deadline; every process started is dead when its handle is dropped; ports
 //! are on loopback only. What a test started is printed with the log's end if the test panics.
 
+mod browser;
+mod chance;
 mod clients;
+mod device;
 mod federation;
 mod files;
+mod kept;
 mod node;
 mod port;
 mod process;
 mod program;
+mod samples;
 mod scratch;
 mod wait;
 
-pub use clients::{cache_folder, dcmtk, page, python, python_program, tests_folder};
+pub use browser::{Browser, Visit};
+pub use chance::Chance;
+pub use clients::{
+    Answer, cache_folder, dcmtk, page, python, python_program, retrieve, storescu_answers, tests_folder,
+};
+pub use device::Devices;
 pub use federation::{
     A, ALLIANCE, B, C, D, Examination, Federation, Person, Phantom, REGULATOR, join_all, study_entries, ticket,
 };
-pub use files::{copy_directory, files_below, files_with, put_back};
+pub use files::{copy_directory, files_below, files_with, flip, largest, put_back};
+pub use kept::{kept_exactly, registered_once};
 pub use node::{Node, Role, START_DEADLINE, Seat, WORK_DEADLINE, entries_of, warns};
 pub use port::free_port;
 pub use process::Process;
 pub use program::{Outcome, run, tessera, tessera_program, viewer_folder};
+pub use samples::{DataSet, RealFile, Sample, data_sets, large_object, real_files, small_objects};
 pub use scratch::Scratch;
-pub use wait::{PAUSE_MAX, poll, wait_until};
+pub use wait::{PAUSE_MAX, let_pass, poll, wait_until};

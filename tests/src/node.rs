@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clients::{dcmtk, python};
-use crate::{Outcome, Process, Scratch, free_port, tessera, tessera_program, wait_until};
+use crate::{Outcome, Process, Scratch, free_port, tessera, tessera_program, viewer_folder, wait_until};
 
 /// How long a node may take from its start to its first answer.
 pub const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -93,6 +93,9 @@ impl Node {
         option("--http", format!("127.0.0.1:{http}"));
         option("--quiet-period-ms", QUIET_PERIOD_MS.to_string());
         option("--users-role", "physician".into());
+        if let Some(viewer) = viewer_folder() {
+            option("--viewer", viewer.display().to_string());
+        }
         if core != 0 {
             option("--core", format!("127.0.0.1:{core}"));
         }
@@ -112,17 +115,39 @@ impl Node {
     /// Starts the program and waits until it answers.
     #[track_caller]
     pub fn start(&mut self) {
+        self.launch();
+        wait_until(&format!("{} to answer", self.seat.name), START_DEADLINE, || {
+            let ended = self.process().ended();
+            assert!(ended.is_none(), "{} ended: {}", self.seat.name, self.log());
+            self.status()
+        });
+    }
+
+    /// Starts the program, which may be killed before it answers anybody.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        self.process = Some(self.process_of_its_own());
+    }
+
+    fn process_of_its_own(&self) -> Process {
         let mut command = Command::new(tessera_program());
         command.arg("node").arg("--dir").arg(&self.directory);
         if let Some(filter) = &self.filter {
             command.env("TESSERA_LOG", filter);
         }
-        let mut process = Process::start(self.seat.name, &self.logs, command);
-        wait_until(&format!("{} to answer", self.seat.name), START_DEADLINE, || {
-            assert!(process.ended().is_none(), "{} ended: {}", self.seat.name, process.log());
-            self.status()
-        });
-        self.process = Some(process);
+        Process::start(self.seat.name, &self.logs, command)
+    }
+
+    /// Starts the program, which must end by itself with an error, sooner or later. Returns what it said in this life.
+    #[track_caller]
+    pub fn start_in_vain(&mut self) -> String {
+        let before = self.log().len();
+        let mut process = self.process_of_its_own();
+        let ended = wait_until(&format!("{} to end by itself", self.seat.name), WORK_DEADLINE, || process.ended());
+        let said = self.log().split_off(before);
+        assert_eq!(ended.code(), Some(1), "{} ended with {ended}: {said}", self.seat.name);
+        assert!(!said.contains("panicked"), "{} panicked: {said}", self.seat.name);
+        said
     }
 
     /// `kill -9`: no farewell, nothing flushed.

@@ -1,7 +1,7 @@
 //! Waiting for an event of another process: polling with a short, growing pause and a deadline.
 //!
 //! The only place in the repository that sleeps. Inside our own code one waits for the event itself; another process
-//! offers nothing to wait on but what it shows outside.
+//! offers nothing to wait on but what it shows outside. A kill at any moment needs the moment.
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,13 @@ pub fn wait_until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Optio
         Some(value) => value,
         None => panic!("waited {} s in vain for: {what}", deadline.as_secs_f64()),
     }
+}
+
+/// Lets a moment pass before a kill that is to come at any time, whatever the other process is doing then. Not for
+/// waiting until something has happened.
+#[expect(clippy::disallowed_methods, reason = "a moment is all that is wanted")]
+pub fn let_pass(moment: Duration) {
+    std::thread::sleep(moment);
 }
 
 #[cfg(test)]

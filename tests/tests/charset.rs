@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tessera_tests::{Node, Role, Scratch, Seat, dcmtk, page, python, run, warns};
+use tessera_tests::{Federation, Node, Role, Scratch, Seat, dcmtk, page, python, run, warns};
 
 const SEAT: Seat = Seat::new("hospital-a", "SITEA", Role::Core);
 /// A device that nobody has told us about.
@@ -64,6 +64,12 @@ fn cases(folder: &Path) -> Vec<Case> {
 /// A hospital whose list of senders is this: AE title and the character set that it really uses.
 fn hospital(scratch: &Scratch, senders: &[(&str, &str)]) -> Node {
     let mut node = Node::init(scratch, SEAT);
+    list_senders(&node, senders);
+    node.start();
+    node
+}
+
+fn list_senders(node: &Node, senders: &[(&str, &str)]) {
     let path = node.directory.join("tessera.toml");
     let mut text = std::fs::read_to_string(&path).expect("the configuration");
     for (ae_title, character_set) in senders {
@@ -71,8 +77,6 @@ fn hospital(scratch: &Scratch, senders: &[(&str, &str)]) -> Node {
         text.push_str(&format!("\n[[dicom.sender]]\n{sender}"));
     }
     std::fs::write(&path, text).expect("the configuration is ours to write");
-    node.start();
-    node
 }
 
 fn send<'a>(node: &Node, ae_title: &str, cases: impl IntoIterator<Item = &'a Case>) {
@@ -272,6 +276,40 @@ fn a_setting_for_the_sender_decides_whatever_is_declared() {
     assert!(!warns(&status, "belie"), "what the operator has set needs no attention: {status:#}");
     let shown = page(&node.url("/"));
     assert!(console_row(&shown, wrong[0]).contains("read as GBK by the sender"));
+}
+
+/// What only the holder's operator knows of a device travels beside the manifest; the bytes stay as they are.
+#[test]
+fn a_setting_of_the_holder_counts_where_its_studies_are_fetched() {
+    const REQUESTER: Seat = Seat::new("hospital-d", "SITED", Role::Member);
+    let scratch = Scratch::new();
+    let all = cases(&scratch.folder("files"));
+    // Of a device that the operator has set: texts that the bytes settle too, and one that they cannot; and one of another.
+    let set: Vec<&Case> = all.iter().filter(|case| case.really.as_deref() == Some("GBK")).collect();
+    let unset = all.iter().find(|case| case.case == "gb18030").expect("the case");
+    assert!(set.iter().any(|case| case.case.contains("rare")), "one that only the setting can read");
+    let nodes = vec![Node::init(&scratch, SEAT), Node::init(&scratch, REQUESTER)];
+    list_senders(&nodes[0], &[("CT1", "GBK")]);
+    let federation = Federation::of(scratch, nodes, &[]);
+    let [holder, requester] = [&federation.nodes[0], &federation.nodes[1]];
+    send(holder, "CT1", set.iter().copied());
+    send(holder, FACTORY, [unset]);
+    federation.settle();
+    let fetched: Vec<&Case> = set.iter().copied().chain([unset]).collect();
+    for case in &fetched {
+        let patient = format!("hospital:SITEA/{}", case.patient_id);
+        federation.allow(0, 1, &patient);
+        federation.settle();
+        requester.run(&["fetch", &case.study, "--id", &patient]).success();
+    }
+    let expected: Readings = fetched.iter().map(|case| (case.study.clone(), case.texts.clone())).collect();
+    let metadata = |case: &Case| format!("/dicom-web/studies/{}/metadata", case.study);
+    assert_eq!(by_curl(requester, metadata, &fetched), expected, "read from the bytes");
+    let listed = |case: &Case| format!("/dicom-web/series?PatientID={}&includefield=all", case.patient_id);
+    assert_eq!(by_curl(requester, listed, &fetched), expected, "read from the catalogue");
+    fetched.iter().for_each(|case| check_bytes(requester, &federation.scratch, case));
+    let status = requester.status().expect("a running node");
+    assert!(!warns(&status, "belie"), "the device is another hospital's to set: {status:#}");
 }
 
 #[test]

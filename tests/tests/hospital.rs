@@ -1,25 +1,22 @@
 //! One hospital's node, driven as its users do: DICOM clients, the command line, DICOMweb; killed at any moment.
 //!
-//! The node is a federation of one, as `tessera init` makes it. What several sites do together is in `alliance`.
-//! Real files (pydicom's, with all their transfer syntaxes and broken ones) go in; what comes out is compared by the
-//! bytes of the data set.
+//! The node is a federation of one, as `tessera init` makes it. What several sites do together is in `alliance`, real
+//! files in all their transfer syntaxes are in `real_files`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tessera_tests::{Process, Scratch, dcmtk, free_port, python, tessera, tessera_program, wait_until};
-
-const START_DEADLINE: Duration = Duration::from_secs(60);
-const WORK_DEADLINE: Duration = Duration::from_secs(120);
+use tessera_tests::{
+    Chance, Devices, Node, Process, Role, START_DEADLINE, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, free_port,
+    kept_exactly, large_object, let_pass, python, registered_once, small_objects, tessera, tessera_program, wait_until,
+};
 
 struct Hospital {
     scratch: Scratch,
     directory: PathBuf,
     dicom: u16,
-    http: u16,
     process: Option<Process>,
 }
 
@@ -34,7 +31,7 @@ impl Hospital {
         arguments.extend(["--dicom", &addresses[0], "--http", &addresses[1], "--quiet-period-ms", "500"]);
         arguments.extend(options);
         tessera(&arguments).success();
-        let mut hospital = Hospital { scratch, directory, dicom, http, process: None };
+        let mut hospital = Hospital { scratch, directory, dicom, process: None };
         hospital.start();
         hospital
     }
@@ -48,10 +45,6 @@ impl Hospital {
             self.status()
         });
         self.process = Some(process);
-    }
-
-    fn kill(&mut self) {
-        self.process.take().expect("a running node").kill();
     }
 
     fn run(&self, arguments: &[&str]) -> tessera_tests::Outcome {
@@ -72,17 +65,6 @@ impl Hospital {
             self.status().filter(|status| status["receiving"] == 0 && status["outbox_pending"] == 0)
         })
     }
-
-    fn store_all(&self, paths: &[&str]) -> Vec<Value> {
-        let port = self.dicom.to_string();
-        let mut arguments = vec!["--port", &port, "--called", "TESSERA"];
-        arguments.extend(paths);
-        python("store_all.py", &arguments).success().json_lines()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.http)
-    }
 }
 
 fn phantom(scratch: &Path, slices: &str) -> PathBuf {
@@ -91,77 +73,98 @@ fn phantom(scratch: &Path, slices: &str) -> PathBuf {
     folder
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a readable folder") {
-        let path = entry.expect("a readable entry").path();
-        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
-    }
-    files
+/// How a node is killed in one round.
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// When so many objects of a turn were answered and more are on their way.
+    InTheMiddle { answers: usize },
+    /// So long after a turn was answered: while studies are closed and registered, or after that.
+    AfterATurn { objects: usize, moment: Duration },
+    /// So long after it was started.
+    AtItsStart { moment: Duration },
 }
 
-fn instances(hospital: &Hospital) -> BTreeSet<String> {
-    let url = hospital.url("/dicom-web");
-    let ask = |arguments: &[&str]| {
-        let mut all = vec!["--url", url.as_str()];
-        all.extend(arguments);
-        python("dicomweb_check.py", &all).success().json_lines()
-    };
-    let uid = |line: &Value, keyword: &str| line[keyword][0].as_str().expect("a UID").to_owned();
-    let studies: Vec<String> = ask(&["studies"]).iter().map(|line| uid(line, "StudyInstanceUID")).collect();
-    let of_study = |study: &String| ask(&["instances", study]).iter().map(|line| uid(line, "SOPInstanceUID")).collect();
-    studies.iter().flat_map(|study| -> Vec<String> { of_study(study) }).collect()
+const STUDIES: u32 = 25;
+const OBJECTS: u32 = 40;
+/// Of 10 MiB: those come in pieces, by another way than small ones.
+const LARGE: u32 = 3;
+/// Of each kind.
+const KILLS: usize = 5;
+/// So many turns' worth is left at the end, lest the last kills find nothing on its way: senders are quick, and some
+/// answers come between the look at them and the kill.
+const SPARE_TURNS: usize = 4;
+/// The quiet period is half a second, so studies are closed and registered from then on.
+const REGISTERING: Duration = Duration::from_millis(1_500);
+
+/// Of every kind in turns, so that starts have something to recover; spread over all that is `waiting`.
+fn next_kill(number: usize, waiting: usize, start: Duration, chance: &mut Chance) -> Kill {
+    let turns_left = 2 * KILLS - 2 * number / 3;
+    let share = waiting / (turns_left + SPARE_TURNS);
+    match number % 3 {
+        0 => Kill::InTheMiddle { answers: 1 + chance.below(share) },
+        1 => Kill::AtItsStart { moment: chance.moment(start) },
+        _ => Kill::AfterATurn { objects: 1 + chance.below(share), moment: chance.moment(REGISTERING) },
+    }
+}
+
+fn kill(node: &mut Node, devices: &mut Devices, how: Kill) {
+    match how {
+        Kill::InTheMiddle { answers } => {
+            devices.begin(devices.waiting());
+            devices.wait_for_answers(answers);
+            node.kill();
+            assert!(!devices.finish(), "the kill came when all was over");
+        }
+        Kill::AfterATurn { objects, moment } => {
+            devices.begin(objects);
+            assert!(devices.finish(), "a running node did not answer everything");
+            let_pass(moment);
+            node.kill();
+        }
+        Kill::AtItsStart { moment } => {
+            node.launch();
+            let_pass(moment);
+            node.kill();
+        }
+    }
 }
 
 #[test]
 fn killed_at_any_moment_of_an_ingest_nothing_answered_is_lost() {
-    let mut hospital = Hospital::new(&["--accept-unknown-senders"]);
-    let phantom = phantom(hospital.scratch.path(), "40");
-    let files: Vec<PathBuf> = files_below(&phantom.join("SITEA"));
-    let mut answered = BTreeSet::new();
-    // Each round sends a part, and kills the node while a second sender is in the middle of the next.
-    for (round, chunk) in files.chunks(files.len().div_ceil(4)).enumerate() {
-        let paths: Vec<String> = chunk.iter().map(|path| path.display().to_string()).collect();
-        let mut sender = Command::new(tessera_tests::python_program());
-        sender.arg(tessera_tests::tests_folder().join("py/store_all.py"));
-        sender.args(["--port", &hospital.dicom.to_string(), "--called", "TESSERA"]).args(&paths);
-        let mut sender = Process::start(&format!("sender{round}"), hospital.scratch.path(), sender);
-        wait_until("the sender to be in the middle", WORK_DEADLINE, || {
-            let some = sender.log().lines().count() > chunk.len() / 3;
-            (some || sender.ended().is_some()).then_some(())
-        });
-        hospital.kill();
-        sender.end();
-        let lines = sender.log();
-        let reports = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let stored = reports.filter(|report| report["outcome"] == "stored");
-        answered.extend(stored.filter_map(|report| report["sop_instance"].as_str().map(str::to_owned)));
-        hospital.start();
+    let scratch = Scratch::new();
+    let mut node = Node::init(&scratch, Seat::new("hospital-a", "SITEA", Role::Member).dials_out_only());
+    let mut samples = small_objects(&scratch.path().join("small"), 1, STUDIES, OBJECTS, "SITEA");
+    for number in 1..=LARGE {
+        let file = scratch.path().join(format!("large{number}.dcm"));
+        let large = large_object(&file, number, 5, &format!("LARGE{number}"), "SITEA");
+        samples.insert(samples.len() * number as usize / (LARGE as usize + 1), large);
     }
-    assert!(answered.len() > files.len() / 4, "only {} of {} were answered", answered.len(), files.len());
-    let here = instances(&hospital);
-    let lost: Vec<_> = answered.difference(&here).collect();
-    assert!(lost.is_empty(), "{} of {} answered objects are lost: {lost:?}", lost.len(), answered.len());
-    // Sending everything again brings the rest once, and changes nothing of what was there.
-    hospital.store_all(&[&phantom.join("SITEA").display().to_string()]);
-    let status = hospital.settle();
-    assert_eq!(status["objects"], files.len());
-}
+    let all = samples.len();
+    let mut devices = Devices::new("devices", scratch.path(), node.dicom, samples);
+    let mut chance = Chance::from_environment();
+    let launched = Instant::now();
+    node.start();
+    let start = launched.elapsed();
+    for number in 0..3 * KILLS {
+        let how = next_kill(number, devices.waiting(), start, &mut chance);
+        println!("{how:?}, {} objects answered before", devices.answered().len());
+        if !node.is_running() && !matches!(how, Kill::AtItsStart { .. }) {
+            node.start();
+        }
+        kill(&mut node, &mut devices, how);
+    }
+    node.start();
+    devices.begin(devices.waiting());
+    assert!(devices.finish(), "a running node did not answer everything");
 
-#[test]
-fn real_files_in_every_transfer_syntax_come_back_byte_for_byte() {
-    let hospital = Hospital::new(&["--accept-unknown-senders"]);
-    let reports = hospital.store_all(&[]);
-    let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
-    for report in &reports {
-        *outcomes.entry(report["outcome"].as_str().expect("an outcome").to_owned()).or_default() += 1;
-    }
-    let stored: Vec<&Value> = reports.iter().filter(|report| report["outcome"] == "stored").collect();
-    assert!(stored.len() > 100, "too few of the real files were stored: {outcomes:?}");
-    assert!(!outcomes.contains_key("aborted"), "the node aborted associations: {outcomes:?}");
-    hospital.settle();
-    let syntaxes: BTreeSet<_> = stored.iter().map(|report| report["transfer_syntax"].to_string()).collect();
-    assert!(syntaxes.len() >= 8, "transfer syntaxes stored: {syntaxes:?}");
+    let at_rest = |status: &Value| status["receiving"] == 0 && status["outbox_pending"] == 0;
+    let status = node.await_status("all studies to be registered", at_rest);
+    let counts = [&status["objects"], &status["studies"], &status["quarantined"]];
+    assert_eq!(counts, [all, (STUDIES + LARGE) as usize, 0], "{status:#}");
+    assert_eq!(status["warnings"], Value::Array(Vec::new()), "{status:#}");
+    kept_exactly(&node, devices.answered(), &scratch.path().join("kept"));
+    let entries = registered_once(&node, "SITEA", devices.answered());
+    assert_eq!(entries_of(&status, "study"), entries, "each revision is registered exactly once: {status:#}");
 }
 
 #[test]

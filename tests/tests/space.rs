@@ -1,0 +1,75 @@
+//! The archive's disk: what is said when it has no room, and that space comes back.
+//!
+//! A nearly full disk is made by configuring a reserve that no disk has. What a disk that is really full does to the
+//! packs is tested in `storage`.
+
+use std::path::Path;
+
+use tessera_tests::{Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, files_below, python, wait_until, warns};
+
+const HOSPITAL: Seat = Seat::new("hospital-a", "SITEA", Role::Core);
+
+/// A node whose configuration has this line changed.
+fn node_with(scratch: &Scratch, from: &str, to: &str) -> Node {
+    let node = Node::init(scratch, HOSPITAL);
+    let file = node.directory.join("tessera.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    let line = text.lines().find(|line| line.starts_with(from)).unwrap_or_else(|| panic!("no {from} in {text}"));
+    std::fs::write(&file, text.replace(line, to)).expect("written");
+    node
+}
+
+#[test]
+fn a_disk_without_room_refuses_new_images_and_says_so_everywhere() {
+    let scratch = Scratch::new();
+    let mut node = node_with(&scratch, "free_bytes_min", "free_bytes_min = 4000000000000000");
+    node.start();
+    let phantom = Phantom::generate(scratch.path(), &["SITEA"], &["--patients", "2", "--slices", "30"]);
+    let folder = phantom.of("SITEA").display().to_string();
+    let port = node.dicom.to_string();
+    let send = ["-v", "-aec", "TESSERA", "+sd", "+r", "-R", "-xs", "127.0.0.1", &port, &folder];
+    let outcome = dcmtk("storescu", &send);
+    assert_ne!(outcome.code, Some(0), "refused objects stay with their sender");
+    outcome.says("Refused: OutOfResources");
+
+    let files = files_below(&phantom.of("SITEA")).len();
+    let imported = node.run(&["import", &folder]).exits_with(1);
+    let imported = imported.says("0 objects stored").says(&format!("{files} files were left out"));
+    let imported = imported.says("the disk is nearly full").says("4000000000 MB are kept in reserve");
+    assert_eq!(imported.stderr.matches("nearly full").count(), 1, "once is enough:\n{}", imported.stderr);
+    node.run(&["status"]).success().says("the disk is nearly full").says("[archive] free_bytes_min");
+    assert!(warns(&node.status().expect("it answers"), "nearly full"));
+}
+
+fn pack_bytes(node: &Node) -> u64 {
+    let packs: &Path = &node.directory.join("archive/pixels/packs");
+    files_below(packs).iter().map(|pack| std::fs::metadata(pack).map_or(0, |pack| pack.len())).sum()
+}
+
+#[test]
+fn what_was_discarded_gives_its_space_back_and_harms_nothing_else() {
+    let scratch = Scratch::new();
+    let mut node = node_with(&scratch, "compaction_interval_ms", "compaction_interval_ms = 200");
+    node.start();
+    let kept = scratch.path().join("large.dcm").display().to_string();
+    let options = ["--seed", "1", "--frames", "8", "--patient", "L-1", "--issuer", "SITEA", &kept];
+    let made = python("make_large.py", &options).success().json_lines();
+    let study = made[0]["study"].as_str().expect("a study").to_owned();
+    node.run(&["import", &kept]).success().says("1 objects stored");
+    // The same names with other content: a variant, which somebody discards.
+    let variant = scratch.path().join("variant.dcm").display().to_string();
+    std::fs::copy(&kept, &variant).expect("copied");
+    dcmtk("dcmodify", &["-nb", "-i", "(0008,103e)=A variant", &variant]).success();
+    node.run(&["import", &variant]).success().says("1 variants");
+    let (size, before) = (std::fs::metadata(&variant).expect("a file").len(), pack_bytes(&node));
+    assert!(before >= 2 * size, "{before} bytes in packs");
+    let item = node.ask(&["quarantine"])["items"][0]["item"].as_str().expect("an item").to_owned();
+    node.run(&["quarantine", "discard", &item, "--reason", "sent twice by mistake"]).success();
+    wait_until("its space to come back", WORK_DEADLINE, || (pack_bytes(&node) < before - size / 2).then_some(()));
+    assert_eq!(node.instances(&study).len(), 1);
+    // What is left is whole, also after a start.
+    node.kill();
+    node.start();
+    node.run(&["import", &kept]).success().says("1 known already");
+    node.run(&["import", &variant]).success().says("1 variants");
+}
