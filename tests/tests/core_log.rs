@@ -1,4 +1,6 @@
 //! What the nodes of a core log while one of them is away: enough to see it, and little enough to be read.
+//!
+//! Not here: what `tessera status` tells of it, and that work goes on meanwhile, which is `partition`'s.
 
 use serde_json::Value;
 use tessera_tests::{Federation, Role, Seat, WORK_DEADLINE, wait_until};

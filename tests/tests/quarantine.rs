@@ -1,5 +1,7 @@
 //! What was put aside, as an operator deals with it: lists it, looks at it, releases or discards it; on a real node,
-//! by the command line. What each decision does to the catalogue, and a crash around it, is tested in `node`.
+//! by the command line.
+//!
+//! Not here: what each decision does to the catalogue, and a crash around it, which is tested in `node`.
 
 use serde_json::Value;
 use tessera_tests::{Node, Phantom, Role, Scratch, Seat, dcmtk, files_below};

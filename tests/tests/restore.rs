@@ -34,7 +34,7 @@ const LAST: usize = 4;
 impl Case {
     fn new(restored: usize, other: usize) -> Case {
         let federation = Federation::found(&ALLIANCE, &[]);
-        let phantom = federation.phantom(&["--patients", "12", "--slices", "6"]);
+        let phantom = federation.phantom(&["--patients", "24", "--slices", "6"]);
         let mut examinations = phantom.examinations(federation.nodes[restored].seat.issuer);
         assert!(examinations.len() > LAST, "the phantom made {} examinations", examinations.len());
         // The one that is split needs more than one object.
