@@ -179,9 +179,7 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
 
     async fn vote(&self, sender: RaftId, method: Method, call: VoteCall) -> Result<Vec<u8>, InboundError> {
         check_sender(sender, call.vote)?;
-        if let Some(ahead) = term_jump(call.vote, self.judge.vote()) {
-            return Err(InboundError::TermJump { ahead });
-        }
+        self.check_term(call.vote)?;
         let mut request = VoteRequest::new(call.vote, call.last);
         request.leadership_transfer = call.transfer;
         let response = match method {
@@ -193,11 +191,13 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
         Ok(VoteReply { vote, last, granted }.to_bytes())
     }
 
+    fn check_term(&self, vote: Vote) -> Result<(), InboundError> {
+        term_jump(vote, self.judge.vote()).map_or(Ok(()), |ahead| Err(InboundError::TermJump { ahead }))
+    }
+
     async fn transfer(&self, sender: RaftId, transfer: Transfer) -> Result<Vec<u8>, InboundError> {
         check_sender(sender, transfer.from)?;
-        if let Some(ahead) = term_jump(transfer.from, self.judge.vote()) {
-            return Err(InboundError::TermJump { ahead });
-        }
+        self.check_term(transfer.from)?;
         let request = TransferLeaderRequest::new(transfer.from, transfer.to, transfer.last);
         // A target that is not ready says so in its own log; the leader's lease decides what happens next.
         if let Err(reason) = self.raft.handle_transfer_leader(request).await.map_err(stopped)? {
