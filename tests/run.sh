@@ -5,6 +5,13 @@ set -eu
 cache=${TESSERA_CACHE:-$HOME/.cache/tessera}
 browser_missing=$(cat "$cache/state/browser-missing" 2>/dev/null || true)
 
+# Nodes refuse images on a nearly full disk, as they must; dozens of tests would fail for that one reason.
+free_mb=$(df --output=avail -m "${TMPDIR:-/tmp}" | tail -n 1)
+if [ "$free_mb" -lt 8192 ]; then
+    echo "The tests need 8192 MB free in ${TMPDIR:-/tmp}, and $free_mb MB are: make room, or name another disk with TMPDIR." >&2
+    exit 1
+fi
+
 if [ "$1" = browser ]; then
     [ -z "$browser_missing" ] || { echo "The browser's tests cannot run: $browser_missing" >&2; exit 1; }
     if cargo nextest --version >/dev/null 2>&1; then

@@ -384,12 +384,9 @@ impl Replica {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for (_, leaf) in self.engine.scan(LEDGER, &first, Some(&last), ENTRIES_MAX)? {
-            let sealed = match Leaf::from_bytes(&leaf)?.command.body.sealed {
-                Some(hash) => self.engine.get(SEALED, &encode(&hash))?,
-                None => None,
-            };
-            bytes += leaf.len() + sealed.as_ref().map_or(0, Vec::len);
-            entries.push(LedgerEntry { leaf, sealed });
+            let entry = self.with_body(leaf)?;
+            bytes += entry.leaf.len() + entry.sealed.as_ref().map_or(0, Vec::len);
+            entries.push(entry);
             if bytes >= bytes_max {
                 break;
             }
@@ -397,9 +394,18 @@ impl Replica {
         Ok(entries)
     }
 
-    /// One entry.
+    /// One entry, by a point read: a lookup makes many.
     pub fn entry(&self, index: LedgerIndex) -> Result<Option<LedgerEntry>, ReplicaError> {
-        Ok(self.entries(LedgerSize(index.0), LedgerSize(index.0 + 1), 0)?.pop())
+        let leaf = self.engine.get(LEDGER, &index.0.to_be_bytes())?;
+        leaf.map(|leaf| self.with_body(leaf)).transpose()
+    }
+
+    fn with_body(&self, leaf: Vec<u8>) -> Result<LedgerEntry, ReplicaError> {
+        let sealed = match Leaf::from_bytes(&leaf)?.command.body.sealed {
+            Some(hash) => self.engine.get(SEALED, &encode(&hash))?,
+            None => None,
+        };
+        Ok(LedgerEntry { leaf, sealed })
     }
 
     /// RFC 6962 consistency proof between two sizes of this ledger.

@@ -15,11 +15,12 @@ mod problem;
 
 pub use problem::{AuthorFault, Cause, Problem, Unread};
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use tessera_consensus::replica::{Replica, ReplicaError};
 use tessera_consensus::wire::v1::{CommandBody, Kind, Leaf};
-use tessera_consensus::{LedgerIndex, SiteId, kernel};
+use tessera_consensus::{LedgerIndex, NodeId, SiteId, kernel};
 use tessera_policy::{Identifier, ReleaseEvent, ReleaseState};
 
 use crate::blind::{Binding, Chain, IdentifierKey, OpenError, Part};
@@ -176,9 +177,10 @@ impl History {
 /// Walks all chains of all `keys` (one identifier's years, and those of linked identifiers).
 pub fn look_up(replica: &Replica, keys: &[IdentifierKey]) -> Result<History, ReplicaError> {
     let mut history = History::default();
+    let authors = Authors::default();
+    let certified = replica.certificate().map_or(0, |c| c.checkpoint().size.0);
     for key in keys {
-        let walk = Walk { replica, key, certified: replica.certificate().map_or(0, |c| c.checkpoint().size.0) };
-        history.take(walk.all()?);
+        history.take(Walk { replica, key, certified, authors: &authors }.all()?);
     }
     history.match_amendments(replica)?;
     Ok(history)
@@ -192,6 +194,16 @@ pub struct NextFree {
     pub presence: Option<Tag>,
 }
 
+/// Why there is no place for a record.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// Nobody would read what lies behind.
+    #[error("{site} has {CHAIN_MAX} records of this kind for the patient in one year already, and more are not read")]
+    ChainFull { site: SiteId },
+}
+
 /// The next free places for a record of `kind` that `site` writes under `key`; `reserved` are places of records
 /// that are on their way.
 pub fn next_free(
@@ -200,17 +212,18 @@ pub fn next_free(
     site: &SiteId,
     kind: Kind,
     reserved: &dyn Fn(&Tag) -> bool,
-) -> Result<NextFree, ReplicaError> {
-    let walk = Walk { replica, key, certified: 0 };
+) -> Result<NextFree, PlaceError> {
+    let walk = Walk { replica, key, certified: 0, authors: &Authors::default() };
     let chain = Chain::Site { site, kind };
-    let mut counter = 0;
-    let tag = loop {
+    let mut free = None;
+    for counter in 0..CHAIN_MAX {
         let tag = key.tag(chain, counter);
-        if machine::tag(replica.view(), &tag)?.is_none() && !reserved(&tag) {
-            break tag;
+        if machine::tag(replica.view(), &tag).map_err(ReplicaError::from)?.is_none() && !reserved(&tag) {
+            free = Some(tag);
+            break;
         }
-        counter += 1;
-    };
+    }
+    let tag = free.ok_or_else(|| PlaceError::ChainFull { site: site.clone() })?;
     let (sites, free) = walk.presences(reserved, &mut Vec::new())?;
     let presence = (!sites.contains(site)).then_some(free);
     Ok(NextFree { tag, presence })
@@ -222,10 +235,14 @@ pub fn presence(key: &IdentifierKey, kind: Kind, site: &SiteId, tag: Tag, rng: &
     Presence { tag, site: sealed }
 }
 
+/// The sites for which the nodes met so far speak: few nodes sign all of a patient's records.
+type Authors = RefCell<BTreeMap<NodeId, Vec<SiteId>>>;
+
 struct Walk<'a> {
     replica: &'a Replica,
     key: &'a IdentifierKey,
     certified: u64,
+    authors: &'a Authors,
 }
 
 /// Why one record could not be shown.
@@ -322,12 +339,20 @@ impl Walk<'_> {
 
     /// That the node which signed the entry speaks for the site in whose name it wrote.
     fn speaks_for(&self, body: &CommandBody, site: &SiteId) -> Result<(), Unreadable> {
-        let node = kernel::node(self.replica.view(), &body.stream.node).map_err(ReplicaError::from)?;
-        let sites = node.map(|node| node.join.join.sites).unwrap_or_default();
-        if sites.iter().any(|declared| declared.id == *site) {
-            return Ok(());
-        }
-        Err(Unreadable::Written(AuthorFault::ForeignSite(site.clone())))
+        let author = body.stream.node;
+        let known = self.authors.borrow().get(&author).map(|sites| sites.contains(site));
+        let speaks = match known {
+            Some(speaks) => speaks,
+            None => {
+                let node = kernel::node(self.replica.view(), &author).map_err(ReplicaError::from)?;
+                let declared = node.map(|node| node.join.join.sites).unwrap_or_default();
+                let sites: Vec<SiteId> = declared.into_iter().map(|declared| declared.id).collect();
+                let speaks = sites.contains(site);
+                self.authors.borrow_mut().insert(author, sites);
+                speaks
+            }
+        };
+        if speaks { Ok(()) } else { Err(Unreadable::Written(AuthorFault::ForeignSite(site.clone()))) }
     }
 
     fn chain(&self, site: &SiteId, kind: Kind, history: &mut History) -> Result<(), ReplicaError> {

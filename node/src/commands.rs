@@ -18,6 +18,7 @@ use crate::control::wire::{
     LookupsDone, Progress, StatusDone,
 };
 use crate::home::Home;
+use crate::say::say;
 use crate::{demo, founding, node};
 
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -28,7 +29,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Join(options) => founding::join(options),
         Command::Node(options) => node::run(options).await,
         Command::Config(dir) => {
-            print!("{}", Config::read(&Home::new(&dir.dir).config())?.to_toml());
+            say!("{}", Config::read(&Home::new(&dir.dir).config())?.to_toml().trim_end());
             Ok(())
         }
         Command::Demo(options) => demo::run(options).await,
@@ -67,7 +68,7 @@ fn bar() -> impl FnMut(Progress) {
 }
 
 fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
@@ -76,23 +77,23 @@ async fn status(options: cli::Status) -> anyhow::Result<()> {
     if options.json {
         return json(&status);
     }
-    println!("{} ({}) for {}", status.name, status.role, status.sites.join(", "));
-    println!("federation  {} {}", status.federation, status.federation_id);
-    println!("ledger      {} entries, {} certified", status.ledger_size, status.certified_size);
-    println!("as of       {}", status.certified_at.as_deref().unwrap_or("not certified yet"));
-    println!("freshness   {}", status.freshness_ms.map_or("unknown".into(), |ms| format!("{:.1} s", ms as f64 / 1e3)));
-    println!("state       {}", status.state_digest);
-    println!("archive     {} studies, {} objects, {:.1} MB", status.studies, status.objects, status.bytes as f64 / 1e6);
-    println!("copies      {} studies of other sites", status.copies);
-    println!("in work     {} studies in reception, {} commands on their way", status.receiving, status.outbox_pending);
+    say!("{} ({}) for {}", status.name, status.role, status.sites.join(", "));
+    say!("federation  {} {}", status.federation, status.federation_id);
+    say!("ledger      {} entries, {} certified", status.ledger_size, status.certified_size);
+    say!("as of       {}", status.certified_at.as_deref().unwrap_or("not certified yet"));
+    say!("freshness   {}", status.freshness_ms.map_or("unknown".into(), |ms| format!("{:.1} s", ms as f64 / 1e3)));
+    say!("state       {}", status.state_digest);
+    say!("archive     {} studies, {} objects, {:.1} MB", status.studies, status.objects, status.bytes as f64 / 1e6);
+    say!("copies      {} studies of other sites", status.copies);
+    say!("in work     {} studies in reception, {} commands on their way", status.receiving, status.outbox_pending);
     for peer in &status.peers {
         let state = if peer.connected { "connected" } else { "not connected" };
         let sites: Vec<String> =
             peer.sites.iter().zip(&peer.site_ids).map(|(name, id)| format!("{name} ({id})")).collect();
-        println!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, sites.join(", "));
+        say!("node        {:<20} {:<9} {:<14} {}", peer.name, peer.role, state, sites.join(", "));
     }
     for volume in &status.volumes {
-        println!(
+        say!(
             "volume      {} {:<28} {:>7} examinations, {:>9} objects, {:>10.1} MB",
             volume.month,
             volume.site_name,
@@ -102,7 +103,7 @@ async fn status(options: cli::Status) -> anyhow::Result<()> {
         );
     }
     for warning in &status.warnings {
-        println!("attention   {warning}");
+        say!("attention   {warning}");
     }
     Ok(())
 }
@@ -115,7 +116,7 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
     for (path, why) in &done.refused {
         eprintln!("not taken: {}: {why}", path.display());
     }
-    println!(
+    say!(
         "{} objects stored ({:.1} MB), {} known already, {} variants, {} quarantined, {} files not taken",
         done.stored,
         done.bytes as f64 / 1e6,
@@ -145,9 +146,9 @@ async fn crosswalk(options: cli::Crosswalk) -> anyhow::Result<()> {
     }
     let CrosswalkDone { rows, new, linked_patients, removed, refused } = all;
     match options.remove {
-        true => println!("{rows} rows, {removed} taken back, {} not taken back", refused.len()),
+        true => say!("{rows} rows, {removed} taken back, {} not taken back", refused.len()),
         false => {
-            println!("{rows} rows, {new} new, {linked_patients} patients linked, {} not taken", refused.len());
+            say!("{rows} rows, {new} new, {linked_patients} patients linked, {} not taken", refused.len());
         }
     }
     Ok(())
@@ -175,8 +176,8 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
         return json(&done);
     }
     match done.studies.len() {
-        0 => println!("{}: none under this number, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
-        count => println!("{}: {count} examinations, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
+        0 => say!("{}: none under this number, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
+        count => say!("{}: {count} examinations, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
     }
     for study in &done.studies {
         let place = if study.here {
@@ -186,7 +187,7 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
         } else {
             ""
         };
-        println!(
+        say!(
             "{:<10} {:<8} {:<14} {:>5} objects  {}{place}\n           {}",
             study.study_date,
             study.modalities.join("+"),
@@ -196,14 +197,14 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
             study.study_uid
         );
         if study.collides {
-            println!("           {}", crate::archive::copies::COLLIDES);
+            say!("           {}", crate::archive::copies::COLLIDES);
         }
         // Known where images are here; of what is elsewhere the ledger tells neither.
         if study.here || study.copy_here {
-            println!("           {}  {}", study.patient_name, study.description);
+            say!("           {}  {}", study.patient_name, study.description);
         }
     }
-    done.missing.iter().for_each(|missing| println!("missing: {missing}"));
+    done.missing.iter().for_each(|missing| say!("missing: {missing}"));
     Ok(())
 }
 
@@ -214,18 +215,19 @@ async fn lookups(options: cli::Lookups) -> anyhow::Result<()> {
         return json(&done);
     }
     if request.id.is_some() {
-        println!("{}: looked up here {} times", done.patient, done.lookups.len());
+        say!("{}: looked up here {} times", done.patient, done.lookups.len());
     }
     for lookup in &done.lookups {
         let user = if lookup.user.is_empty() { "nobody named" } else { &lookup.user };
-        println!("{}  {:<10} by {user}: {} examinations found", lookup.time, lookup.occasion, lookup.studies);
+        say!("{}  {:<10} by {user}: {} examinations found", lookup.time, lookup.occasion, lookup.studies);
     }
     if done.more {
-        println!("older ones are not shown");
+        say!("older ones are not shown");
     }
-    println!(
+    say!(
         "all {} lookups of this node are as they were written down; the ledger confirms those of {} days",
-        done.checked, done.days_confirmed
+        done.checked,
+        done.days_confirmed
     );
     Ok(())
 }
@@ -240,14 +242,14 @@ async fn fetch(options: cli::Fetch) -> anyhow::Result<()> {
         return json(&done);
     }
     let seconds = done.elapsed_ms.max(1) as f64 / 1e3;
-    println!(
+    say!(
         "{} objects, {:.1} MB in {seconds:.2} s from {}, all verified ({:.1} MB were here already)",
         done.objects,
         done.bytes as f64 / 1e6,
         done.holder,
         done.resumed_bytes as f64 / 1e6
     );
-    println!("disclosure {}", done.disclosure);
+    say!("disclosure {}", done.disclosure);
     Ok(())
 }
 
@@ -256,11 +258,14 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
         Consent::Code { dir, id, to_site, purpose, days } => {
             let request = ConsentCodeCall { id, to_site, purpose, days };
             let done: ConsentCode = call(&socket(&dir), "/consent/code", &request, ignore).await?;
-            println!("{}", done.code);
-            println!(
+            say!("{}", done.code);
+            say!(
                 "It confirms one grant to {} for {}, until {} at the latest. To be used within {} days. Hand it to the \
                  patient only.",
-                done.to_site, done.purpose, done.until, done.valid_days
+                done.to_site,
+                done.purpose,
+                done.until,
+                done.valid_days
             );
         }
         Consent::Grant { dir, id, to_site, purpose, patient_code, days } => {
@@ -278,8 +283,8 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
                 return json(&shown);
             }
             for c in shown {
-                println!("{}  {} to {} for {}", c.consent, c.decision, c.to_site, c.purposes.join(", "));
-                println!(
+                say!("{}  {} to {} for {}", c.consent, c.decision, c.to_site, c.purposes.join(", "));
+                say!(
                     "    recorded by {} on {}, {}, until {}",
                     c.recorded_by,
                     c.evidence,
@@ -287,7 +292,7 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
                     c.until.unwrap_or("revoked".into())
                 );
                 if let (Some(recorded), Some(effective)) = (c.recorded_at, c.effective_at_latest) {
-                    println!("    refused by every holder from {effective} at the latest (certified {recorded})");
+                    say!("    refused by every holder from {effective} at the latest (certified {recorded})");
                 }
             }
         }
@@ -296,7 +301,7 @@ async fn consent(options: Consent) -> anyhow::Result<()> {
 }
 
 fn told(what: &str, done: &ConsentDone) {
-    println!("{what} {}: {}", done.consent, state(done));
+    say!("{what} {}: {}", done.consent, state(done));
 }
 
 fn state(done: &ConsentDone) -> String {
@@ -308,16 +313,16 @@ fn state(done: &ConsentDone) -> String {
 }
 
 fn revoked(done: &ConsentDone) {
-    println!("consent {}: this hospital sends nothing on it any more", done.consent);
+    say!("consent {}: this hospital sends nothing on it any more", done.consent);
     match &done.denial {
-        Some(denial) => println!("denial {denial} of the same, which every hospital obeys: {}", state(done)),
+        Some(denial) => say!("denial {denial} of the same, which every hospital obeys: {}", state(done)),
         None if done.undone.is_empty() => told("revocation of", done),
         None => {}
     }
     if let (Some(recorded), Some(effective)) = (&done.recorded_at, &done.effective_at_latest) {
-        println!("recorded {recorded}; effective at the latest {effective}, also where a hospital can't be reached");
+        say!("recorded {recorded}; effective at the latest {effective}, also where a hospital can't be reached");
     }
-    done.undone.iter().for_each(|undone| println!("not done: {undone}"));
+    done.undone.iter().for_each(|undone| say!("not done: {undone}"));
 }
 
 /// The user's name on this machine.

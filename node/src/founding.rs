@@ -22,6 +22,7 @@ use crate::config::{
     ArchiveConfig, Config, CoreConfig, DicomConfig, HttpConfig, PeerConfig, PeopleConfig, PolicyConfig, SiteConfig,
 };
 use crate::home::{Home, Secrets, replace, write_new};
+use crate::say::say;
 
 /// A source of randomness for founding and sealing, seeded by the operating system.
 pub fn rng() -> rand_chacha::ChaCha20Rng {
@@ -37,11 +38,11 @@ pub fn init(options: cli::Init) -> anyhow::Result<()> {
     let ticket = ticket_of(&config, &secrets, Role::Core)?;
     let genesis = genesis(format!("{} alone", config.name), vec![ticket.clone()], 600_000)?;
     install(&home, &ticket, &genesis)?;
-    println!("Created node {} ({:?}) in {}", config.name, ticket.node_id(), options.dir.dir.display());
-    println!("Start it:           tessera node --dir {}", options.dir.dir.display());
-    println!("Send images to:     {} (AE title {})", options.dicom, options.ae_title);
-    println!("Look at them:       http://{}/", options.http);
-    println!("List your devices in {} under [[dicom.sender]].", home.config().display());
+    say!("Created node {} ({:?}) in {}", config.name, ticket.node_id(), options.dir.dir.display());
+    say!("Start it:           tessera node --dir {}", options.dir.dir.display());
+    say!("Send images to:     {} (AE title {})", options.dicom, options.ae_title);
+    say!("Look at them:       http://{}/", options.http);
+    say!("List your devices in {} under [[dicom.sender]].", home.config().display());
     Ok(())
 }
 
@@ -115,7 +116,7 @@ pub fn ticket(options: cli::Ticket) -> anyhow::Result<()> {
     );
     let ticket = ticket_of(&config, &home.load_secrets()?, role)?;
     std::fs::write(&options.out, ticket.to_bytes()).with_context(|| options.out.display().to_string())?;
-    println!("Ticket of {:?} as {role:?} in {}", ticket.node_id(), options.out.display());
+    say!("Ticket of {:?} as {role:?} in {}", ticket.node_id(), options.out.display());
     Ok(())
 }
 
@@ -127,12 +128,9 @@ pub fn found(options: cli::Found) -> anyhow::Result<()> {
     }
     let genesis = genesis(options.name, tickets, options.freshness_limit_ms)?;
     std::fs::write(&options.out, genesis.to_bytes()).with_context(|| options.out.display().to_string())?;
-    println!("Federation {}", genesis.federation_id());
+    say!("Federation {}", genesis.federation_id());
     print_members(&genesis);
-    println!(
-        "Hand {} to every node's operator; each compares this number after `tessera join`.",
-        options.out.display()
-    );
+    say!("Hand {} to every node's operator; each compares this number after `tessera join`.", options.out.display());
     Ok(())
 }
 
@@ -182,7 +180,7 @@ fn print_members(genesis: &Genesis) {
     for SignedJoin { join, .. } in &genesis.joins {
         let role = format!("{:?}", join.role).to_lowercase();
         let sites: Vec<String> = join.sites.iter().map(|site| format!("{} ({})", site.id, site.legal_name)).collect();
-        println!("  {:<8} {:<16} speaks for {}", role, join.name, sites.join(", "));
+        say!("  {:<8} {:<16} speaks for {}", role, join.name, sites.join(", "));
     }
 }
 
@@ -200,10 +198,10 @@ pub fn join(options: cli::Join) -> anyhow::Result<()> {
     let own = genesis.joins.iter().find(|signed| signed.join.keys.command == secrets.command.public());
     let own = own.context("this node is not in the genesis: give its ticket to the founder")?;
     install(&home, own, &genesis)?;
-    println!("Joined {} as {:?}", genesis.name, own.join.role);
-    println!("Federation {}", genesis.federation_id());
+    say!("Joined {} as {:?}", genesis.name, own.join.role);
+    say!("Federation {}", genesis.federation_id());
     print_members(&genesis);
-    println!("Compare this number with the founder's, and these names with those you know, before you start the node.");
+    say!("Compare this number with the founder's, and these names with those you know, before you start the node.");
     Ok(())
 }
 

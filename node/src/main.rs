@@ -16,6 +16,7 @@ mod home;
 mod http;
 mod member;
 mod node;
+mod say;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -72,7 +72,7 @@ impl ReasonCode {
         match self {
             Self::NoBasis => {
                 "Nothing allows this access. Ask the patient to confirm it (code or QR), or let the holding hospital \
-                 record the consent; in an emergency use break-glass."
+                 record the consent; in an emergency telephone it."
             }
             Self::GrantNotByPatient => {
                 "The consent was recorded without the patient's own proof and not at the holding hospital. Ask the \
@@ -95,11 +95,11 @@ impl ReasonCode {
             Self::PatientDenied => "The patient has objected. Only the patient can change that.",
             Self::Stale => {
                 "The holding hospital has not heard from the core for too long and can't know what was revoked since. \
-                 Try again when its connection is back; in an emergency use break-glass."
+                 Try again when its connection is back; in an emergency telephone it."
             }
             Self::TimeUntrusted => {
                 "The holding hospital can't trust its clock at the moment. Its administrator must check the clock; in \
-                 an emergency use break-glass."
+                 an emergency telephone it."
             }
             Self::Hidden => "The examination is hidden until the patient releases it by a consent that names it.",
             Self::Sensitive => {
@@ -110,7 +110,7 @@ impl ReasonCode {
             Self::Rejected => "The holding hospital has rejected the examination as unusable. Ask it for another.",
             Self::NotReleased => {
                 "The examination is not released yet. Try again when it is complete or its report is signed; in an \
-                 emergency use break-glass."
+                 emergency telephone the holding hospital."
             }
             Self::BreakGlassUnconfirmed => {
                 "Break-glass needs a second factor or a second person. Confirm and ask again."

@@ -20,7 +20,7 @@ use tessera_consensus::wire::v1::{Kind, Submission};
 use tessera_consensus::wire::{decode, encode};
 use tessera_consensus::{Hash, Lane, LedgerIndex, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, IdentifierKey, Part};
-use tessera_federation::history::{next_free, presence};
+use tessera_federation::history::{PlaceError, next_free, presence};
 use tessera_federation::machine;
 use tessera_federation::outbox::{Draft, Outbox, OutboxError, Settled};
 use tessera_federation::wire::Format;
@@ -230,7 +230,11 @@ impl Origin {
     fn study(&mut self, number: u32) -> Result<(Lane, Kind, Vec<u8>, Option<Vec<u8>>), OutboxError> {
         let key = self.patients[number as usize % self.patients.len()].clone();
         let reserved = self.reserved();
-        let free = next_free(&self.replica, &key, &self.site, STUDY, &|tag| reserved.contains(&tag.to_key()))?;
+        let free = next_free(&self.replica, &key, &self.site, STUDY, &|tag| reserved.contains(&tag.to_key()));
+        let free = free.map_err(|error| match error {
+            PlaceError::Replica(error) => OutboxError::Replica(error),
+            PlaceError::ChainFull { .. } => unreachable!("a workload has fewer studies than a chain has places"),
+        })?;
         let step = free.presence.map(|tag| presence(&key, STUDY, &self.site, tag, &mut self.rng));
         let details = StudyDetails {
             version: VERSION,

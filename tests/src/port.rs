@@ -1,30 +1,35 @@
 //! Free ports on loopback.
 //!
-//! The system hands out a port that is free now; another program could take it before the test's own does. Black-box
-//! tests run one at a time (`.config/nextest.toml`), and no port is given out twice within one test program.
+//! They lie below the range from which the system takes the near ends of connections (32768 to 60999 by default), so
+//! that the port of a node that is down for a moment stays free for it. Another program could still take one before the
+//! test's own does; black-box tests run one at a time (`.config/nextest.toml`), and no port is given out twice within
+//! one test program.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Mutex;
+use std::ops::Range;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+const PORTS: Range<u16> = 20_000..32_000;
+
+static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
 pub fn free_port() -> u16 {
-    let mut given = GIVEN.lock().expect("no holder of this lock panics");
-    // Listeners stay open until one port is new, so that the system cannot offer the same one again.
-    let mut held = Vec::new();
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
-        if given.insert(port) {
-            return port;
-        }
-        held.push(listener);
-    }
+    // Test programs that follow one another begin at different places.
+    let begin = process::id() as usize * 101;
+    let mut tries = 0..PORTS.len();
+    let free = tries.find_map(|_| {
+        let number = begin + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + u16::try_from(number % PORTS.len()).expect("fewer than 65,536 ports");
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+    });
+    free.expect("a free port on loopback")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

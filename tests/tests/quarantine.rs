@@ -101,7 +101,10 @@ fn one_item_is_looked_at_and_discarded_with_a_reason() {
     shown.says(&format!("SITEA/{}", examination.patient_id)).says("CT9 at 127.0.0.1");
     let uid = |file: &str| dcmtk("dcmdump", &["+P", "0008,0018", file]).success().stdout;
     assert_eq!(uid(&written), uid(&file));
-    hospital.node.run(&show).exits_with(1).says("exists");
+    hospital.node.run(&show).success();
+    std::fs::write(&written, "a note of somebody's").expect("a file");
+    hospital.node.run(&show).exits_with(1).says("other content");
+    assert_eq!(std::fs::read(&written).expect("a file"), b"a note of somebody's");
 
     hospital.node.run(&["quarantine", "discard", number(&items[0])]).exits_with(2).says("--reason");
     let discard = ["quarantine", "discard", number(&items[0]), "--reason", "a test image"];

@@ -3,11 +3,13 @@
 //! Bounds: [`HANDSHAKES_MAX`] handshakes at once, each at most [`HANDSHAKE_TIMEOUT`]; [`CONNECTIONS_MAX`]
 //! connections; [`CALLS_MAX`] calls at once on one. Beyond that callers wait or are cut off, the node goes on.
 
+use std::fmt::Display;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::AsyncRuntime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,6 +48,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Pause after the system refused a connection (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What strangers do is logged at most once in this long, with how many came meanwhile: a scanner must not fill the disk.
+const STRANGERS_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a handler did not answer, as the caller is told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,6 +166,7 @@ pub enum ServeError {
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, connections: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let open = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let strangers = Arc::new(Strangers::default());
     loop {
         let (Ok(handshake), Ok(place)) = (handshakes.clone().acquire_owned().await, open.clone().acquire_owned().await)
         else {
@@ -174,16 +180,37 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, connections: mpsc:
                 continue;
             }
         };
-        let (acceptor, connections) = (acceptor.clone(), connections.clone());
+        let (acceptor, connections, strangers) = (acceptor.clone(), connections.clone(), strangers.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(acceptor, stream, place)).await {
                 // Nobody receives any more only while the server stops.
                 Ok(Ok(connection)) => drop(connections.send(connection).await),
-                Ok(Err(error)) => tracing::warn!(%address, %error, "refused a stranger on the core's network"),
-                Err(_) => tracing::warn!(%address, "a handshake on the core's network took too long"),
+                Ok(Err(error)) => strangers.refused(address, &error),
+                Err(_) => strangers.refused(address, &"the handshake took too long"),
             }
             drop(handshake);
         });
+    }
+}
+
+/// Who was refused, for the log.
+#[derive(Default)]
+struct Strangers(Mutex<Unsaid>);
+
+#[derive(Default)]
+struct Unsaid {
+    last: Option<Instant>,
+    refused: u64,
+}
+
+impl Strangers {
+    fn refused(&self, address: SocketAddr, why: &dyn Display) {
+        let mut unsaid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaid.refused += 1;
+        if unsaid.last.is_none_or(|last| last.elapsed() >= STRANGERS_SAID_EVERY) {
+            tracing::warn!(%address, %why, refused = unsaid.refused, "refused a stranger on the core's network");
+            *unsaid = Unsaid { last: Some(Instant::now()), refused: 0 };
+        }
     }
 }
 

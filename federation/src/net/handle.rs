@@ -33,7 +33,7 @@ pub enum StartError {
 /// Why an order to the network failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
-    #[error("{0:?} is not connected")]
+    #[error("it is not connected")]
     NotConnected(NodeId),
     #[error("the peer did not answer: {0}")]
     NoReply(String),

@@ -4,6 +4,7 @@
 //! catalogue is derived from them. A study is registered in the ledger by [`crate::member`], from the catalogue.
 //!
 //! - [`catalogue`]: the records and their keys
+//! - `files`: objects as DICOM files outside
 //! - [`describe`]: from a data set to the catalogue's words
 //! - [`flags`]: senders whose text belies their character set
 //! - [`ingest`]: what happens to one received object
@@ -24,6 +25,7 @@ pub mod copying;
 #[cfg(test)]
 mod copying_tests;
 pub mod describe;
+mod files;
 pub mod flags;
 pub mod import;
 pub mod ingest;
@@ -42,19 +44,16 @@ pub mod space;
 pub mod testing;
 pub mod turns;
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tessera_storage::engine::{Batch, Engine, EngineError, Table};
-use tessera_storage::pixels::{ObjectHash, PixelStore, Recovered, SiteKey, StoreError, StoreOptions};
+use tessera_storage::pixels::{PixelStore, Recovered, SiteKey, StoreError, StoreOptions};
 use tokio::sync::RwLock;
 
 use crate::config::Config;
-use crate::dicom::identifiers::Uid;
-use crate::dicom::part10::file_head;
-use catalogue::{CATALOGUE, CatalogueError, ObjectRecord, Phase, StudyRecord};
+use catalogue::{CATALOGUE, CatalogueError, Phase, StudyRecord};
 use turns::Turns;
 
 /// Studies closed in one go.
@@ -183,17 +182,6 @@ impl Archive {
     /// The lock under which the catalogue is read and changed.
     pub fn writing(&self) -> MutexGuard<'_, ()> {
         locked(&self.writer)
-    }
-
-    /// An object as a DICOM file: a fresh head, and the data set byte for byte. Blocks for the disk.
-    pub fn write_file(&self, object: &ObjectRecord, file: std::fs::File) -> anyhow::Result<()> {
-        let class = Uid::parse(&object.description.sop_class)?;
-        let instance = Uid::parse(&object.description.sop_instance)?;
-        let syntax = Uid::parse(&object.receipt.transfer_syntax)?;
-        let mut file = std::io::BufWriter::new(file);
-        file.write_all(&file_head(&class, &instance, &syntax, None))?;
-        std::io::copy(&mut self.pixels.reader(&ObjectHash::blake3(object.hash))?, &mut file)?;
-        Ok(file.flush()?)
     }
 
     /// Studies for which nothing arrived for `quiet_ms` and whose present revision is not closed yet: those behind the

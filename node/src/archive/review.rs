@@ -3,7 +3,6 @@
 //! Not here: what a decision does, which is [`super::releasing`]'s.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -51,7 +50,7 @@ impl Archive {
         tokio::task::spawn_blocking(move || {
             let item = archive.items(&[call.item])?.pop().context("nothing of that number is put aside")?;
             if let Some(to) = &call.to {
-                archive.write_item(&item, to).with_context(|| to.display().to_string())?;
+                archive.write_file(&item.record, to).with_context(|| to.display().to_string())?;
             }
             archive.shown_whole(&item)
         })
@@ -60,11 +59,6 @@ impl Archive {
 
     fn items(&self, texts: &[String]) -> anyhow::Result<Vec<Item>> {
         Ok(quarantine::selected(&*self.engine, &Selection::Items(ids(texts)?), ITEMS_MAX)?.0)
-    }
-
-    /// A file that is there is never overwritten.
-    fn write_item(&self, item: &Item, to: &Path) -> anyhow::Result<()> {
-        self.write_file(&item.record, std::fs::File::create_new(to)?)
     }
 
     fn shown_whole(&self, item: &Item) -> anyhow::Result<QuarantineShowDone> {

@@ -12,6 +12,7 @@ use crate::control::wire::{
     DecisionShown, QuarantineDecideCall, QuarantineDecideDone, QuarantineDecisionsCall, QuarantineDecisionsDone,
     QuarantineListCall, QuarantineListDone, QuarantineShowCall, QuarantineShowDone, QuarantineShown,
 };
+use crate::say::say;
 
 /// Items that one call decides about.
 const DECIDED_AT_ONCE: u32 = 10_000;
@@ -37,12 +38,12 @@ async fn list(options: QuarantineList) -> anyhow::Result<()> {
         by_reason.entry(&item.why).or_default().push(item);
     }
     for (why, items) in by_reason {
-        println!("{why}:");
+        say!("{why}:");
         items.into_iter().for_each(line);
     }
-    println!("{} objects put aside{}", done.count, rest(done.count, done.items.len()));
+    say!("{} objects put aside{}", done.count, rest(done.count, done.items.len()));
     if done.count > 0 {
-        println!("Look at one: tessera quarantine show ITEM. Into the archive: release; out of this list: discard.");
+        say!("Look at one: tessera quarantine show ITEM. Into the archive: release; out of this list: discard.");
     }
     Ok(())
 }
@@ -52,7 +53,7 @@ fn rest(count: u64, shown: usize) -> String {
 }
 
 fn line(item: &QuarantineShown) {
-    println!(
+    say!(
         "  {}  {}  {:<28} {:<4} {:<8}  {:<24} {:>9.2} MB",
         item.item,
         item.received,
@@ -71,10 +72,10 @@ async fn decisions(options: QuarantineList) -> anyhow::Result<()> {
         return json(&done);
     }
     for DecisionShown { decided, by, reason, became, item } in &done.decisions {
-        println!("{decided}  {by}: {became}. Reason: {reason}");
+        say!("{decided}  {by}: {became}. Reason: {reason}");
         line(item);
     }
-    println!("{} decisions{}", done.count, rest(done.count, done.decisions.len()));
+    say!("{} decisions{}", done.count, rest(done.count, done.decisions.len()));
     Ok(())
 }
 
@@ -99,12 +100,12 @@ async fn show(dir: cli::Dir, item: String, to: Option<std::path::PathBuf>, as_js
         ("content", format!("{} bytes, {}", item.bytes, done.hash)),
         ("release", done.release),
     ];
-    rows.iter().for_each(|(name, value)| println!("{name:<13} {value}"));
+    rows.iter().for_each(|(name, value)| say!("{name:<13} {value}"));
     for (what, there, here) in &done.differs {
-        println!("{:<13} {what}: in the archive {there:?}, in this item {here:?}", "differs");
+        say!("{:<13} {what}: in the archive {there:?}, in this item {here:?}", "differs");
     }
     if let Some(to) = to {
-        println!("written to    {}", to.display());
+        say!("written to    {}", to.display());
     }
     Ok(())
 }
@@ -142,11 +143,11 @@ fn count(found: &QuarantineListDone, title: &str) {
     let patients: BTreeSet<_> = found.items.iter().map(|item| &item.patient).collect();
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     found.items.iter().for_each(|item| *reasons.entry(&item.why).or_default() += 1);
-    println!("{} objects of {title} are put aside", found.count);
-    println!("these {}: {} studies of {} patients", found.items.len(), studies.len(), patients.len());
-    reasons.iter().for_each(|(why, count)| println!("  {count}: {why}"));
+    say!("{} objects of {title} are put aside", found.count);
+    say!("these {}: {} studies of {} patients", found.items.len(), studies.len(), patients.len());
+    reasons.iter().for_each(|(why, count)| say!("  {count}: {why}"));
     if found.count > found.items.len() as u64 {
-        println!("the newest {} at a time; say it again for the others", found.items.len());
+        say!("the newest {} at a time; say it again for the others", found.items.len());
     }
 }
 
@@ -171,6 +172,6 @@ fn told(done: &QuarantineDecideDone) {
         (done.replaced, "took the place of the object with their UID, which is kept; their studies get a new revision"),
         (done.discarded, "discarded"),
     ];
-    lines.iter().filter(|(count, _)| *count > 0).for_each(|(count, what)| println!("{count} {what}"));
+    lines.iter().filter(|(count, _)| *count > 0).for_each(|(count, what)| say!("{count} {what}"));
     done.refused.iter().for_each(|(item, why)| eprintln!("{item}: {why}"));
 }

@@ -122,7 +122,10 @@ fn fragments(walker: &mut Walker<'_>) -> Result<Vec<Range<u64>>, WalkError> {
     let mut ranges = Vec::new();
     let mut first = true;
     while let Some(Token::Fragment { offset, length }) = walker.next()? {
-        if !first && ranges.len() < FRAGMENTS_MAX {
+        if ranges.len() == FRAGMENTS_MAX {
+            return Err(WalkError::TooManyFragments { fragments_max: FRAGMENTS_MAX });
+        }
+        if !first {
             ranges.push(offset..offset + u64::from(length));
         }
         first = false;

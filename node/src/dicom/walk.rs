@@ -73,6 +73,8 @@ pub enum WalkError {
     NotAnItem { tag: Tag, offset: u64 },
     #[error("the value of {tag} has {length} bytes; at most {bytes_max} are read")]
     ValueTooLarge { tag: Tag, length: u64, bytes_max: usize },
+    #[error("a value has more than {fragments_max} fragments")]
+    TooManyFragments { fragments_max: usize },
     #[error("the data set does not inflate")]
     Inflate(#[source] std::io::Error),
     /// The disk's fault, not the data set's.

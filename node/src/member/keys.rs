@@ -153,7 +153,7 @@ impl Member {
                     }
                     return Ok(keys);
                 }
-                Err(error) => last = error,
+                Err(error) => last = error.context(self.peer_name(&node)),
             }
         }
         if let Some(rest) = used_up {
