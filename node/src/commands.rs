@@ -313,6 +313,11 @@ fn state(done: &ConsentDone) -> String {
 }
 
 fn revoked(done: &ConsentDone) {
+    if done.denied {
+        told("revocation of the denial", done);
+        say!("what it forbade may be allowed again, at each hospital that has this entry, once it is certified");
+        return;
+    }
     say!("consent {}: this hospital sends nothing on it any more", done.consent);
     match &done.denial {
         Some(denial) => say!("denial {denial} of the same, which every hospital obeys: {}", state(done)),

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::SiteId;
+use tessera_consensus::clock::CLOCK_SKEW_MS_MAX;
 use tessera_consensus::wire::{decode, encode};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{Manifest, ManifestObject, ObjectContent};
@@ -94,10 +95,14 @@ impl CopyRecord {
         mut against: impl FnMut(&Ground) -> Result<Option<String>, E>,
     ) -> Result<Option<String>, E> {
         let whole = self.state == CopyState::Complete;
-        let lasting: Vec<_> = self.grounds.iter().filter(|ground| whole && now_ms < ground.expires_ms).collect();
-        let mut why = match lasting.is_empty() {
-            true => "its time has passed".to_owned(),
-            false => "it was fetched for another purpose".to_owned(),
+        // A ground of a time to come was dated by a clock that had jumped ahead, and so was its end.
+        let dated = |ground: &&Ground| ground.fetched_ms <= now_ms.saturating_add(CLOCK_SKEW_MS_MAX);
+        let lasts = |ground: &&Ground| whole && now_ms < ground.expires_ms;
+        let lasting: Vec<_> = self.grounds.iter().filter(dated).filter(lasts).collect();
+        let mut why = match (lasting.is_empty(), self.grounds.iter().all(|ground| dated(&ground))) {
+            (true, true) => "its time has passed".to_owned(),
+            (true, false) => "this machine's clock has been set back since it was fetched; fetch it again".to_owned(),
+            (false, _) => "it was fetched for another purpose".to_owned(),
         };
         for ground in lasting {
             if purpose.is_none_or(|purpose| ground.purpose == purpose) {

@@ -6,7 +6,7 @@ use tessera_storage::engine::Batch;
 use tessera_storage::pixels::ObjectHash;
 
 use super::catalogue;
-use super::copies::{self, CopyRecord, CopyState};
+use super::copies::{self, CopyRecord, CopyState, Ground};
 use super::ingest::now_ms;
 use super::testing::{Bench, HOUR_MS, arrive, copy_id, data_set, engine, ground, manifest, whole};
 
@@ -101,6 +101,21 @@ fn a_copy_is_shown_only_whole_and_for_its_time() {
     for (purpose, hours, expected) in table {
         assert_eq!(shown(&copy, purpose, hours), expected, "{purpose:?} {hours}");
     }
+}
+
+#[test]
+fn a_copy_that_was_dated_by_a_clock_far_ahead_is_closed() {
+    let bench = Bench::new();
+    let sent = [data_set(STUDY, "1.2.3.1.1", "1")];
+    let id = copy_id("county-b", 1, 1);
+    arrive(&bench.archive, &id, &manifest(&id, &sent), &sent).expect("all arrives");
+    let year_ms = 365 * 24 * HOUR_MS;
+    let now = ground(Purpose::Treatment);
+    let ahead = Ground { fetched_ms: now.fetched_ms + year_ms, expires_ms: now.expires_ms + year_ms, ..now };
+    let copy = bench.archive.complete_copy(&id, ahead).expect("whole");
+    assert!(!shown(&copy, None, 0), "its end is a year late");
+    let copy = bench.archive.complete_copy(&id, ground(Purpose::Treatment)).expect("fetched again");
+    assert!(shown(&copy, None, 0));
 }
 
 /// Whether a copy is shown so many hours from now, where the ledger has nothing against it.

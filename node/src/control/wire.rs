@@ -205,6 +205,9 @@ pub struct ConsentDone {
     pub recorded_at: Option<String>,
     /// From then on no holder sends anything on it, whether it could be reached or not (revocations only).
     pub effective_at_latest: Option<String>,
+    /// What was revoked is a denial: what it forbade may be allowed again.
+    #[serde(default)]
+    pub denied: bool,
     /// The denial that was recorded because another site recorded the consent; figures above are the denial's.
     pub denial: Option<String>,
     /// What was not done, and who can do it.

@@ -262,6 +262,7 @@ impl Member {
             (Some(index), _) if self.is_certified(index) => "revoked",
             (Some(_), _) => "revoked, not certified yet",
             (None, _) if self.is_revoked_here(&details.consent)? => "revoked here, and by the ledger not yet",
+            (None, true) if details.terms.is_expired(policy_time(UnixMillis(now_ms()))) => "ended",
             (None, true) => "in force",
             (None, false) => "not certified yet",
         };
@@ -306,7 +307,11 @@ fn plainly(details: &ConsentDetails, state: String) -> ConsentShown {
         to_site,
         purposes,
         recorded_by: details.author.to_string(),
-        evidence: details.evidence.to_string(),
+        evidence: match &details.proof {
+            // Only that site can tell whether the code was right and not used before.
+            EvidenceProof::Code { site, .. } => format!("{} (a code that {site} judges)", details.evidence),
+            _ => details.evidence.to_string(),
+        },
         until: terms.not_after().map(|time| super::rfc3339(time.as_u64())),
         state,
         ..ConsentShown::default()

@@ -120,15 +120,16 @@ impl Member {
         Ok(grants.collect())
     }
 
-    /// When the last of the grants ends that a fetch may rest on; `None`: none of them ends, or there is none.
+    /// When the first of the grants ends that a fetch may rest on; `None`: none of them ends, or there is none. Which of
+    /// them the holder counted is not known here (a code may be wrong or used), and an end too early costs a question.
     fn granted_until(&self, found: &History, fetched: &Fetched<'_>) -> anyhow::Result<Option<u64>> {
         let mut ends = Vec::new();
         for consent in self.grants(found, fetched)? {
             if !self.is_revoked_here(&consent.details.consent)? {
-                ends.push(consent.details.terms.not_after().map(|time| time.as_u64()));
+                ends.extend(consent.details.terms.not_after().map(|time| time.as_u64()));
             }
         }
-        Ok(ends.into_iter().reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten())
+        Ok(ends.into_iter().min())
     }
 
     /// Whether all that a fetch may rest on was taken back by the patient at this very site: then nobody is asked,
@@ -146,7 +147,7 @@ impl Member {
 
     /// Why a copy may not be shown now, for a purpose or for any; `None`: it may. Reads the local replica only.
     pub fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
-        copy.closed(purpose, now_ms(), |ground| Ok(self.closes(&*self.concerns(copy)?, ground)))
+        copy.closed(purpose, now_ms().max(self.surely().0), |ground| Ok(self.closes(&*self.concerns(copy)?, ground)))
     }
 
     fn closes(&self, concerns: &Concerns, ground: &Ground) -> Option<String> {

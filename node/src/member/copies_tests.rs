@@ -5,12 +5,13 @@ use tessera_federation::DisclosureId;
 use tessera_policy::{ConsentId, Identifier, Purpose, Uid};
 use tessera_storage::engine::Batch;
 
+use super::consent::DAY_MS;
 use super::copies::Fetched;
 use super::testing::{A, B, NOBODY, World, patient};
 use super::vault::Shelf;
 use crate::archive::copies::{self, CopyId};
 use crate::archive::ingest::now_ms;
-use crate::archive::testing as copied;
+use crate::archive::testing::{self as copied, HOUR_MS};
 use crate::control::wire::{ConsentRevokeCall, FetchCall};
 
 const STUDY: &str = "1.2.3";
@@ -111,4 +112,17 @@ async fn a_word_of_the_patient_that_cannot_be_read_counts_for_all_that_was_fetch
     assert!(!is_closed(&world, &copy), "a new grant opens it again");
     takes_back(&world, &first).await;
     assert!(!is_closed(&world, &copy), "written anew, it closes no more than before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_ends_with_the_first_grant_that_it_may_rest_on() {
+    let world = World::found().await;
+    let shared = patient(1);
+    // The holder does not know the code, which only the holder can tell.
+    world.grants_for(B, &shared, 30 * DAY_MS, Some("hospital-a/AAAA-AAAA-AAAA-AAAA")).await;
+    world.grants_for(A, &shared, HOUR_MS, None).await;
+    let copy = arrives(&world, &shared).await;
+    let record = copies::copy(&**world.members[B].archive.engine(), &copy).expect("reads").expect("a copy");
+    let lasts = record.grounds[0].expires_ms - record.grounds[0].fetched_ms;
+    assert!(lasts <= HOUR_MS, "{lasts} ms");
 }

@@ -3,33 +3,41 @@
 //! The rules (disputes, newborns, a family member's card) are policy's; here are the file, the vault and the links
 //! that follow when a row arrives after a study was registered under the hospital's own number.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tessera_policy::{CheckMode, Crosswalk, CrosswalkRow, Demographics, Identifier, Inserted, Issuer, Resolution, Uid};
-use tessera_storage::engine::Batch;
+use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
 use super::vault::{Shelf, Vault};
 use crate::archive::Archive;
-use crate::archive::catalogue::{self, Description};
+use crate::archive::catalogue::{self, Description, StudyRecord};
 use crate::control::wire::{CrosswalkCall, CrosswalkDone};
 
-/// Rows of one site's crosswalk.
-const ROWS_MAX: usize = 10_000_000;
+/// Pairs of numbers in one site's crosswalk.
+const PAIRS_MAX: usize = 10_000_000;
 /// Studies of one patient that a row may link.
 const STUDIES_MAX: usize = 10_000;
 
-/// A row's name in the vault.
-fn row_name(row: &CrosswalkRow) -> Vec<u8> {
+/// The name in the vault of all that is stated of two numbers.
+fn pair_name(row: &CrosswalkRow) -> Vec<u8> {
     [row.local().canonical_bytes(), row.identifier().canonical_bytes()].concat()
+}
+
+/// The fields of each row about the same two numbers. All are kept: one of them could be the one that contradicts.
+type Statements = Vec<Vec<String>>;
+
+fn parse(fields: &[String]) -> anyhow::Result<CrosswalkRow> {
+    let fields: Vec<&str> = fields.iter().map(|field| field.trim()).collect();
+    Ok(CrosswalkRow::parse(&fields, CheckMode::Warn)?)
 }
 
 /// Reads the kept rows.
 pub fn load(archive: &Archive, vault: &Vault) -> anyhow::Result<Crosswalk> {
     let mut crosswalk = Crosswalk::default();
-    for fields in vault.all::<Vec<String>>(&**archive.engine(), Shelf::Crosswalk, ROWS_MAX)? {
-        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-        crosswalk.insert(CrosswalkRow::parse(&fields, CheckMode::Warn)?)?;
+    for fields in vault.all::<Statements>(&**archive.engine(), Shelf::Crosswalk, PAIRS_MAX)?.iter().flatten() {
+        crosswalk.insert(parse(fields)?)?;
     }
     Ok(crosswalk)
 }
@@ -50,7 +58,9 @@ impl Member {
     /// Takes the rows of a CSV text; what can't be taken is listed with its line, the rest is taken.
     pub async fn extend_crosswalk(self: &Arc<Self>, call: CrosswalkCall) -> anyhow::Result<CrosswalkDone> {
         let mut done = CrosswalkDone::default();
-        let mut locals = std::collections::BTreeSet::new();
+        let mut locals = BTreeSet::new();
+        // Tickets come true in their order.
+        let mut written = None;
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -65,28 +75,38 @@ impl Member {
                 continue;
             }
             done.rows += 1;
+            let fields = record.map(|record| record.iter().map(str::to_owned).collect::<Vec<_>>());
+            let fields = fields.map_err(anyhow::Error::from);
             if call.remove {
-                match record.map_err(anyhow::Error::from).and_then(|record| self.remove_row(&record)) {
-                    Ok(true) => done.removed += 1,
-                    Ok(false) => done.refused.push((line as u64 + 1, "this row is not in the crosswalk".into())),
+                match fields.and_then(|fields| self.remove_row(&fields)) {
+                    Ok(Some(ticket)) => {
+                        done.removed += 1;
+                        written = Some(ticket);
+                    }
+                    Ok(None) => done.refused.push((line as u64 + 1, "this row is not in the crosswalk".into())),
                     Err(error) => done.refused.push((line as u64 + 1, format!("{error:#}"))),
                 }
                 continue;
             }
-            match record.map_err(anyhow::Error::from).and_then(|record| self.take_row(&record)) {
-                Ok((local, Inserted::Known)) => drop(locals.insert(local)),
-                Ok((local, Inserted::New)) => {
-                    done.new += 1;
+            match fields.and_then(|fields| self.take_row(fields)) {
+                Ok((local, inserted, ticket)) => {
+                    written = ticket.or(written);
+                    if let Inserted::Disputed(kind) = inserted {
+                        let why = format!(
+                            "another {kind} number is there for this patient; neither links until one is taken back"
+                        );
+                        done.refused.push((line as u64 + 1, why));
+                        continue;
+                    }
+                    done.new += u64::from(inserted == Inserted::New);
                     locals.insert(local);
-                }
-                Ok((_, Inserted::Disputed(kind))) => {
-                    let why = format!(
-                        "another {kind} number is there for this patient; neither links until one is taken back"
-                    );
-                    done.refused.push((line as u64 + 1, why));
                 }
                 Err(error) => done.refused.push((line as u64 + 1, format!("{error:#}"))),
             }
+        }
+        if let Some(written) = written {
+            // Nobody sends a row again that was answered as taken.
+            self.durable(written).await?;
         }
         for local in locals {
             done.linked_patients += u64::from(self.link_registered(&local).await?);
@@ -94,31 +114,34 @@ impl Member {
         Ok(done)
     }
 
-    /// Takes a row back; what was linked by it stays linked, for what was disclosed stays known.
-    fn remove_row(&self, record: &csv::StringRecord) -> anyhow::Result<bool> {
-        let fields: Vec<&str> = record.iter().map(str::trim).collect();
-        let row = CrosswalkRow::parse(&fields, CheckMode::Warn)?;
-        let was_there = self.crosswalk().remove(row.local(), row.identifier());
-        if was_there {
-            let mut batch = Batch::new();
-            self.vault.delete(&mut batch, Shelf::Crosswalk, &row_name(&row));
-            self.archive.submit(batch)?;
+    /// Takes a row back; what was linked by it stays linked, for what was disclosed stays known. `None`: it was not there.
+    fn remove_row(&self, fields: &[String]) -> anyhow::Result<Option<Ticket>> {
+        let row = parse(fields)?;
+        let mut crosswalk = self.crosswalk();
+        if !crosswalk.remove(row.local(), row.identifier()) {
+            return Ok(None);
         }
-        Ok(was_there)
+        let mut batch = Batch::new();
+        self.vault.delete(&mut batch, Shelf::Crosswalk, &pair_name(&row));
+        Ok(Some(self.archive.engine().submit(batch)?))
     }
 
-    fn take_row(&self, record: &csv::StringRecord) -> anyhow::Result<(Identifier, Inserted)> {
-        let fields: Vec<&str> = record.iter().map(str::trim).collect();
-        let row = CrosswalkRow::parse(&fields, CheckMode::Warn)?;
-        let (local, name) = (row.local().clone(), row_name(&row));
-        let inserted = self.crosswalk().insert(row)?;
-        if inserted != Inserted::Known {
-            let mut batch = Batch::new();
-            let kept: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-            self.vault.put(&mut batch, Shelf::Crosswalk, &name, &kept);
-            self.archive.submit(batch)?;
+    fn take_row(&self, fields: Vec<String>) -> anyhow::Result<(Identifier, Inserted, Option<Ticket>)> {
+        let row = parse(&fields)?;
+        let (local, name) = (row.local().clone(), pair_name(&row));
+        let mut crosswalk = self.crosswalk();
+        let inserted = crosswalk.insert(row)?;
+        if inserted == Inserted::Known {
+            return Ok((local, inserted, None));
         }
-        Ok((local, inserted))
+        let kept: Option<Statements> = self.vault.get(&**self.archive.engine(), Shelf::Crosswalk, &name)?;
+        let mut statements = kept.unwrap_or_default();
+        if !statements.contains(&fields) {
+            statements.push(fields);
+        }
+        let mut batch = Batch::new();
+        self.vault.put(&mut batch, Shelf::Crosswalk, &name, &statements);
+        Ok((local, inserted, Some(self.archive.engine().submit(batch)?)))
     }
 
     /// Links what was registered under the hospital's own number before the row came.
@@ -126,15 +149,25 @@ impl Member {
         let patient = catalogue::LocalPatient::of(local.issuer().as_str(), local.reveal());
         let mut linked = false;
         for uid in catalogue::studies_of(&**self.archive.engine(), &patient, STUDIES_MAX)? {
-            let Some(registration) = self.registration(&uid)? else { continue };
-            let Some(study) = catalogue::study(&**self.archive.engine(), &uid)? else { continue };
-            if registration.identifier != *local {
-                continue;
-            }
+            let Some(study) = self.registered(&uid)? else { continue };
             for other in self.resolve(&study.description)?.linked {
                 linked |= self.link(local, &other).await?;
             }
         }
         Ok(linked)
     }
+
+    /// A study that is registered. Who registers one resolves its numbers under the same lock: either it knows the row
+    /// that came meanwhile, or it is found here.
+    fn registered(&self, uid: &str) -> anyhow::Result<Option<StudyRecord>> {
+        let _writing = self.archive.writing();
+        if self.registration(uid)?.is_none() {
+            return Ok(None);
+        }
+        Ok(catalogue::study(&**self.archive.engine(), uid)?)
+    }
 }
+
+#[cfg(test)]
+#[path = "crosswalk_tests.rs"]
+mod tests;

@@ -137,7 +137,7 @@ impl Member {
         }
         let resolution = self.resolve(&study.description)?;
         resolution.stopped.iter().for_each(|why| tracing::info!(%why, "registered under the hospital's own number"));
-        let (local, linked) = (resolution.local, resolution.linked);
+        let (local, linked) = (resolution.local.clone(), resolution.linked.clone());
         // So that each of the patient's numbers leads to the one under which it is registered.
         for other in &linked {
             self.link(&local, other).await?;
@@ -156,6 +156,10 @@ impl Member {
         else {
             return Ok(());
         };
+        // So may rows of the crosswalk, while the keys were awaited.
+        if self.resolve(&study.description)? != resolution {
+            return Ok(());
+        }
         study = now;
         catalogue::close(&mut study, &mut batch);
         let record = known.as_ref().map(|known| known.record).or(before.as_ref().map(|found| found.details.record));

@@ -4,48 +4,7 @@ use tessera_consensus::LedgerIndex;
 use tessera_federation::wire::v1::TagAlgorithm;
 
 use super::*;
-use crate::archive::Archive;
-use crate::archive::catalogue::{Description, ObjectRecord, Receipt};
-use crate::dicom::syntax::EXPLICIT_LITTLE;
-use crate::member::testing::{A, World};
-
-/// An object that came long ago, as the catalogue has it.
-fn quiet_study(archive: &Archive, study: &str, site: &str) {
-    let receipt = Receipt {
-        version: 1,
-        calling_ae: String::new(),
-        called_ae: String::new(),
-        address: String::new(),
-        received_ms: 1,
-        sop_class: String::new(),
-        sop_instance: String::new(),
-        transfer_syntax: EXPLICIT_LITTLE.into(),
-        site: site.into(),
-        known_sender: true,
-        character_set: None,
-        fetched_from: None,
-    };
-    let description = Description {
-        sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
-        sop_instance: format!("{study}.1.1"),
-        series: format!("{study}.1"),
-        study: study.to_owned(),
-        issuer: "TRIAL".into(),
-        patient_id: "1".into(),
-        study_date: "20260131".into(),
-        modality: "CT".into(),
-        ..Description::default()
-    };
-    let hash = *blake3::hash(study.as_bytes()).as_bytes();
-    let record = ObjectRecord { description, receipt, hash, size: 100, is_damaged: false };
-    let mut batch = Batch::new();
-    let view = &**archive.engine();
-    let standing = catalogue::standing(view, &record).expect("the catalogue");
-    let (mut totals, at_ms) = (catalogue::totals(view).expect("totals"), record.receipt.received_ms);
-    catalogue::record(view, &record, &standing, at_ms, &mut totals, &mut batch).expect("recorded");
-    catalogue::put_totals(&mut batch, &totals);
-    archive.submit(batch).expect("submitted");
-}
+use crate::member::testing::{A, World, quiet_study};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn studies_that_always_fail_hold_up_no_other() {

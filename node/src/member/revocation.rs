@@ -57,7 +57,10 @@ impl Member {
             Some(known) => return self.deny_instead(consent, &known, &call).await,
             None => self.revoke_when_taken(consent).await?,
         }
-        self.await_consent(consent, true).await
+        let mut done = self.await_consent(consent, true).await?;
+        let own = self.sent_consent(&consent)?;
+        done.denied = own.is_some_and(|own| own.details.terms.decision() == ConsentDecision::Deny);
+        Ok(done)
     }
 
     /// Whether the ledger takes a revocation from this node: the rule of the machine.

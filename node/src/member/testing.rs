@@ -19,10 +19,12 @@ use super::consent::{DAY_MS, granting};
 use super::holder::Question;
 use super::lookups::{Asked, Occasion};
 use super::registrar::Registration;
+use crate::archive::catalogue::{Description, ObjectRecord, Receipt};
 use crate::archive::ingest::now_ms;
 use crate::archive::{self, Archive, catalogue};
 use crate::cli;
 use crate::config::Config;
+use crate::dicom::syntax::EXPLICIT_LITTLE;
 use crate::founding;
 use crate::home::Home;
 
@@ -202,10 +204,15 @@ impl World {
 
     /// A grant to Hospital B for treatment, attested by `recorder`'s staff.
     pub async fn grants(&self, recorder: usize, patient: &Identifier) -> ConsentId {
+        self.grants_for(recorder, patient, 30 * DAY_MS, None).await
+    }
+
+    /// The same for so long, with a patient's code or without.
+    pub async fn grants_for(&self, recorder: usize, patient: &Identifier, ms: u64, code: Option<&str>) -> ConsentId {
         let member = &self.members[recorder];
-        let end = UnixMillis(now_ms()).plus_ms(30 * DAY_MS);
+        let end = UnixMillis(now_ms()).plus_ms(ms);
         let terms = granting(member, "hospital-b", "treatment", end).expect("terms");
-        let consent = member.record_consent(patient.clone(), terms, None).await.expect("a consent");
+        let consent = member.record_consent(patient.clone(), terms, code).await.expect("a consent");
         self.commit().await;
         consent
     }
@@ -252,4 +259,42 @@ pub fn policy_site(index: usize) -> tessera_policy::SiteId {
 
 pub fn patient(number: u32) -> Identifier {
     Identifier::parse(&format!("hospital:TRIAL/{number}")).expect("an identifier")
+}
+
+/// An object that came long ago, as the catalogue has it.
+pub fn quiet_study(archive: &Archive, study: &str, site: &str) {
+    let receipt = Receipt {
+        version: 1,
+        calling_ae: String::new(),
+        called_ae: String::new(),
+        address: String::new(),
+        received_ms: 1,
+        sop_class: String::new(),
+        sop_instance: String::new(),
+        transfer_syntax: EXPLICIT_LITTLE.into(),
+        site: site.into(),
+        known_sender: true,
+        character_set: None,
+        fetched_from: None,
+    };
+    let description = Description {
+        sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
+        sop_instance: format!("{study}.1.1"),
+        series: format!("{study}.1"),
+        study: study.to_owned(),
+        issuer: "TRIAL".into(),
+        patient_id: "1".into(),
+        study_date: "20260131".into(),
+        modality: "CT".into(),
+        ..Description::default()
+    };
+    let hash = *blake3::hash(study.as_bytes()).as_bytes();
+    let record = ObjectRecord { description, receipt, hash, size: 100, is_damaged: false };
+    let mut batch = tessera_storage::engine::Batch::new();
+    let view = &**archive.engine();
+    let standing = catalogue::standing(view, &record).expect("the catalogue");
+    let (mut totals, at_ms) = (catalogue::totals(view).expect("totals"), record.receipt.received_ms);
+    catalogue::record(view, &record, &standing, at_ms, &mut totals, &mut batch).expect("recorded");
+    catalogue::put_totals(&mut batch, &totals);
+    archive.submit(batch).expect("submitted");
 }
