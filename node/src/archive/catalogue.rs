@@ -1,8 +1,8 @@
 //! The catalogue's records and keys, and the rule that says what an arriving object is.
 //!
 //! Keys of the table [`CATALOGUE`] (UIDs have no NUL and at most 64 characters):
-//! `o<sop>` current object · `v<sop>\0<hash>` variant · `q<received><hash>` quarantined · `z<sop>\0<hash>` superseded by
-//! a released variant · `a<length><key><time>` decision on what was put aside (see [`super::quarantine`]) ·
+//! `o<sop>` current object · `v<sop>\0<hash>` variant · `q<received><hash>` quarantined · `h<hash><received>` the same by
+//! its bytes, without a value · `h` those are complete · `z<sop>\0<hash>` superseded by a released variant · `a<length><key><time>` decision on what was put aside (see [`super::quarantine`]) ·
 //! `g<key>` discarded, its bytes to be given up · `s<study>` study ·
 //! `r<study>\0<series>` series · `i<study>\0<series>\0<sop>` object of a study · `p<issuer>\0<id>\0<study>` study of a
 //! local patient · `d<date><study>` study by date · `w<study>` study in reception · `x`, `y`, `l` received, not filed
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::{decode, encode};
 use tessera_federation::wire::v1::MANIFEST_OBJECTS_MAX;
 use tessera_policy::{ISSUER_CHARS_MAX, Identifier, Issuer};
-use tessera_storage::engine::{Batch, EngineError, Table, View};
+use tessera_storage::engine::{Batch, Engine, EngineError, Table, View};
 
 use super::quarantine;
 
@@ -403,16 +403,45 @@ pub fn is_own(view: &dyn View, sop: &str, hash: &[u8; 32]) -> Result<bool, Catal
 
 /// Which of these bytes are quarantined.
 pub fn put_aside(view: &dyn View, hashes: &BTreeSet<[u8; 32]>) -> Result<BTreeSet<[u8; 32]>, CatalogueError> {
-    let (mut aside, mut from) = (BTreeSet::new(), b"q".to_vec());
-    loop {
-        let page = view.scan(CATALOGUE, &from, Some(b"r"), PAGE)?;
-        let hash = |key: &[u8]| key.last_chunk().filter(|hash| hashes.contains(*hash)).copied();
-        aside.extend(page.iter().filter_map(|(key, _)| hash(key)));
-        match page.last() {
-            Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), b"\0"].concat(),
-            _ => return Ok(aside),
+    let mut aside = BTreeSet::new();
+    for hash in hashes {
+        if !view.scan_prefix(CATALOGUE, &key(b'h', &[hash]), 1)?.is_empty() {
+            aside.insert(*hash);
         }
     }
+    Ok(aside)
+}
+
+/// Makes the keys by which the quarantined are found by their bytes, where an older version did not. To be called before
+/// anything is forgotten.
+pub fn complete_by_bytes(engine: &dyn Engine) -> Result<(), CatalogueError> {
+    let complete = key(b'h', &[]);
+    if engine.get(CATALOGUE, &complete)?.is_some() {
+        return Ok(());
+    }
+    let mut from = b"q".to_vec();
+    loop {
+        let page = engine.scan(CATALOGUE, &from, Some(b"r"), PAGE)?;
+        let mut batch = Batch::new();
+        for (aside, _) in &page {
+            batch.put(CATALOGUE, by_bytes(aside).ok_or(CatalogueError::Damaged)?, []);
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => from = [last.as_slice(), b"\0"].concat(),
+            _ => {
+                batch.put(CATALOGUE, complete, []);
+                engine.submit(batch)?;
+                return Ok(());
+            }
+        }
+        engine.submit(batch)?;
+    }
+}
+
+/// The key by its bytes of what is quarantined under `aside`; `None` for a variant.
+pub(super) fn by_bytes(aside: &[u8]) -> Option<Vec<u8>> {
+    let (received, hash) = aside.strip_prefix(b"q")?.split_first_chunk::<8>()?;
+    Some([&b"h"[..], hash, received].concat())
 }
 
 /// Every object, variant and quarantined object that has one of these hashes.
@@ -505,6 +534,9 @@ pub fn record(
             let aside = quarantine_key(arriving);
             if is_first(view, &aside, arriving)? {
                 totals.quarantined += 1;
+                if let Some(by_bytes) = by_bytes(&aside) {
+                    batch.put(CATALOGUE, by_bytes, []);
+                }
                 store(batch, aside, &(*why, arriving));
                 if *why == Quarantine::UnknownSender {
                     let bytes = unlisted_bytes(view)? + aside_bytes(arriving.size);

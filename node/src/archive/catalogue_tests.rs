@@ -1,12 +1,14 @@
 //! What an arriving object is, when a study is quiet, and what unlisted senders may leave here.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tessera_storage::engine::Batch;
+use tessera_storage::engine::{Batch, EngineError, Pairs, Table, View};
 
 use super::catalogue::{self, Description, ObjectRecord, Quarantine, STUDY_OBJECTS_MAX, Standing, StudyRecord};
 use super::ingest::now_ms;
 use super::quarantine;
+use super::releasing::Action;
 use super::sink::ArchiveSink;
 use super::testing::{Bench, config, data_set, engine, open_with};
 use super::{Archive, aside};
@@ -99,6 +101,74 @@ fn what_is_handed_over_again_is_counted_once() {
     }
     assert_eq!(catalogue::totals(bench.view()).expect("totals").quarantined, 1);
     assert_eq!(catalogue::unlisted_bytes(bench.view()).expect("a count"), catalogue::aside_bytes(aside.size));
+}
+
+/// Counts the rows that are read.
+struct Counting<'a> {
+    view: &'a dyn View,
+    rows: AtomicUsize,
+}
+
+impl Counting<'_> {
+    fn counted(&self, pairs: Result<Pairs, EngineError>) -> Result<Pairs, EngineError> {
+        self.rows.fetch_add(pairs.as_ref().map_or(0, Vec::len), Ordering::SeqCst);
+        pairs
+    }
+}
+
+impl View for Counting<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.view.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Pairs, EngineError> {
+        self.counted(self.view.scan(table, from, to, limit))
+    }
+
+    fn scan_back(&self, table: Table, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Pairs, EngineError> {
+        self.counted(self.view.scan_back(table, from, to, limit))
+    }
+}
+
+/// Which of the bytes of these instances are quarantined, and how many rows were read for it.
+fn put_aside(bench: &Bench, instances: &[&str]) -> (usize, usize) {
+    let counting = Counting { view: bench.view(), rows: AtomicUsize::new(0) };
+    let hashes = instances.iter().map(|instance| *blake3::hash(instance.as_bytes()).as_bytes()).collect();
+    let aside = catalogue::put_aside(&counting, &hashes).expect("the catalogue");
+    (aside.len(), counting.rows.into_inner())
+}
+
+#[test]
+fn quarantined_bytes_are_found_without_reading_the_others() {
+    let database = engine();
+    let bench = Bench::new().restart(database.clone());
+    let unlisted = |instance: &str, received_ms| {
+        let mut aside = record(&bench.archive, "1.2", instance, received_ms);
+        aside.receipt.known_sender = false;
+        file(&bench.archive, &aside);
+    };
+    (0..100).for_each(|number| unlisted(&format!("1.2.1.{number}"), number));
+    unlisted("1.2.1.7", 200);
+    assert_eq!(put_aside(&bench, &["1.2.1.7", "1.2.9"]), (1, 1));
+    // A database of a version that had no such keys.
+    let by_bytes = bench.view().scan_prefix(catalogue::CATALOGUE, b"h", 1000).expect("a scan");
+    assert_eq!(by_bytes.len(), 102, "one for each, and the note that they are complete");
+    let mut batch = Batch::new();
+    for (key, _) in &by_bytes {
+        batch.delete(catalogue::CATALOGUE, key.clone());
+    }
+    bench.archive.submit(batch).expect("submitted");
+    let bench = bench.restart(database);
+    assert_eq!(bench.view().scan_prefix(catalogue::CATALOGUE, b"h", 1000).expect("a scan"), by_bytes);
+    // Each decision takes one of the two.
+    let (items, _) = quarantine::selected(bench.view(), &quarantine::Selection::All, 1000).expect("the catalogue");
+    let ground = quarantine::Ground::new("operator-1", "a test").expect("a ground");
+    for (item, left) in items.iter().filter(|item| item.record.description.sop_instance == "1.2.1.7").zip([1, 0]) {
+        let discarded = |_: &_, became: Result<_, _>| assert!(became.is_ok());
+        bench.archive.decide(std::slice::from_ref(item), Action::Discard, &ground, discarded).expect("a disk");
+        assert_eq!(put_aside(&bench, &["1.2.1.7"]), (left, left));
+    }
+    assert_eq!(put_aside(&bench, &["1.2.1.8"]), (1, 1));
 }
 
 fn incoming(calling_ae: &str, instance: &str) -> Incoming {

@@ -1,8 +1,9 @@
 //! What the archive does for working copies: takes their objects in, completes them, gives them up.
 //!
 //! Bytes lie in the packs by their hash, whoever brought them. So giving up a copy forgets only bytes that nothing else
-//! here is made of: no own object, no variant, nothing put aside, no other copy. The check and the forgetting are one
-//! step, during which nothing is taken in ([`Archive::keeping`]): what a device is told is stored stays stored (P1).
+//! here is made of: no own object, no variant, nothing put aside or not filed yet, no other copy. The check and the
+//! forgetting are one step, during which nothing is taken in ([`Archive::keeping`]): what a device is told is stored
+//! stays stored (P1).
 //!
 //! A crash: what the packs hand over with the receipt of a copy goes to the copy whose manifest lists it, never to the
 //! own studies; what no copy lists is forgotten.
@@ -19,7 +20,7 @@ use tessera_storage::pixels::{ObjectHash, ReceiptId, StoreError};
 use super::catalogue::{self, CatalogueError, Description, ObjectRecord, Receipt};
 use super::copies::{self, CopyId, CopyRecord, CopyState, Ground, NotAsListed};
 use super::ingest::{charset_policy, now_ms};
-use super::{Archive, describe};
+use super::{Archive, describe, missed};
 use crate::dicom::charset::CharsetPolicy;
 use crate::dicom::dataset::DataSetError;
 use crate::dicom::facts::ObjectFacts;
@@ -236,8 +237,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Forgets bytes that are not what a manifest says of them, unless something here is made of them.
-    fn forget_refused(&self, given_up: Option<&CopyId>, hash: &ObjectHash) -> anyhow::Result<()> {
+    /// Forgets bytes that are not what a manifest or an association says, unless something here is made of them.
+    pub(super) fn forget_refused(&self, given_up: Option<&CopyId>, hash: &ObjectHash) -> anyhow::Result<()> {
         self.forget_unneeded(given_up, &[(self.readings(hash)?, *hash.digest())])
     }
 
@@ -265,11 +266,12 @@ impl Archive {
         let _writing = self.writing();
         let view = &*self.engine;
         let hashes: BTreeSet<[u8; 32]> = objects.iter().map(|(_, hash)| *hash).collect();
-        let aside = catalogue::put_aside(view, &hashes)?;
+        let mut kept = catalogue::put_aside(view, &hashes)?;
+        kept.extend(missed::waiting(view, &hashes)?);
         let mut copied: BTreeMap<&str, BTreeSet<[u8; 32]>> = BTreeMap::new();
         let (sender, receiver) = mpsc::channel();
         for (readings, hash) in objects {
-            let mut needed = aside.contains(hash);
+            let mut needed = kept.contains(hash);
             for d in readings {
                 if !copied.contains_key(d.study.as_str()) {
                     copied.insert(&d.study, self.copied(given_up, &d.study)?);

@@ -52,6 +52,15 @@ impl IngestError {
     pub fn is_for_want_of_room(&self) -> bool {
         matches!(self, Self::Archive(error) if error.is_full())
     }
+
+    /// It will be refused whenever it comes: the bytes themselves are the reason.
+    pub(super) fn is_of_the_bytes(&self) -> bool {
+        match self {
+            Self::NotUnderstood(error) => error.is_of_the_bytes(),
+            Self::Mismatch { .. } => true,
+            Self::UnlistedFull { .. } | Self::Archive(_) => false,
+        }
+    }
 }
 
 impl From<StoreError> for IngestError {
@@ -115,8 +124,8 @@ impl Archive {
         Ok((ObjectRecord { description, receipt, hash: *hash.digest(), size, is_damaged }, size))
     }
 
-    /// Ends an object that came in pieces: its facts are read back from the store once it is durable. One that turns
-    /// out to be no data set stays in the packs, unfiled, and is told to the sender. Blocks for the disk.
+    /// Ends an object that came in pieces: its facts are read back from the store once it is durable. One that is
+    /// refused for its own bytes is told to the sender, and forgotten. Blocks for the disk.
     pub fn finish_large(
         &self,
         origin: Origin,
@@ -124,7 +133,7 @@ impl Archive {
         announced: Option<(Uid, Uid)>,
         mut writer: tessera_storage::pixels::LargeWriter,
     ) -> Result<Filed, IngestError> {
-        let _keeping = self.keeping.blocking_read();
+        let keeping = self.keeping.blocking_read();
         let mut receipt = self.receipt(origin, transfer_syntax);
         // Kept with the bytes, so that a start after a crash refuses what would have been refused here.
         if let Some((class, instance)) = &announced {
@@ -142,7 +151,8 @@ impl Archive {
         let facts = match checked {
             Ok(facts) => facts,
             Err(error) => {
-                self.pixels.settled(done.id);
+                drop(keeping);
+                self.refuse(&error, &done);
                 return Err(error);
             }
         };
@@ -151,6 +161,18 @@ impl Archive {
         let record = ObjectRecord { description, receipt, hash, size, is_damaged: describe::is_damaged(&facts) };
         let standing = self.file(&record, done.id)?;
         Ok(Filed { standing, bytes: done.object_bytes })
+    }
+
+    /// Gives up bytes that were kept only to be looked at. Nothing else would: what is in no list can't be discarded,
+    /// and any stranger may send it. The caller holds [`Archive::keeping`] no more.
+    fn refuse(&self, error: &IngestError, done: &PackReceipt) {
+        if error.is_of_the_bytes()
+            && let Err(error) = self.forget_refused(None, &done.hash)
+        {
+            // Not settled, so that the next start hands it over, refuses it and tries again.
+            return tracing::warn!(why = format!("{error:#}"), "a refused object could not be forgotten yet");
+        }
+        self.pixels.settled(done.id);
     }
 
     /// The receipt of what this node itself brings in.

@@ -6,9 +6,13 @@
 //! database or a store that has failed as a whole ends a start.
 //!
 //! Not filed: what was given up since, whichever of record and tombstone a start meets first, and what was refused when
-//! it came, as its sender heard.
+//! it came, as its sender heard. Refused bytes are forgotten, but not before all own objects are filed: another sender
+//! may have announced the same bytes as what they are, and heard success.
 //!
-//! Keys of the catalogue's table: `x<receipt>` to be filed · `y<receipt>` the same of a copy · `l<receipt>` could not be.
+//! Keys of the catalogue's table: `x<receipt>` to be filed · `y<receipt>` of a copy, or refused: looked at when the own
+//! objects are filed · `l<receipt>` could not be filed.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use tessera_consensus::wire::decode;
@@ -30,7 +34,7 @@ const NOTES: usize = 256;
 const UNFILED_MAX: usize = 1000;
 
 const TO_FILE: u8 = b'x';
-const COPY_TO_FILE: u8 = b'y';
+const BEHIND_OWN: u8 = b'y';
 const UNFILED: u8 = b'l';
 
 /// An object that is durable in the packs and that the catalogue may have missed.
@@ -99,13 +103,29 @@ pub fn warnings(view: &dyn View) -> Result<Vec<String>, CatalogueError> {
     Ok(unfiled.first().map(sentence).into_iter().collect())
 }
 
+/// Which of these bytes wait to be filed: their sender heard success.
+pub(super) fn waiting(view: &dyn View, hashes: &BTreeSet<[u8; 32]>) -> Result<BTreeSet<[u8; 32]>, CatalogueError> {
+    let (mut waiting, mut from) = (BTreeSet::new(), vec![UNFILED]);
+    loop {
+        let page = view.scan(CATALOGUE, &from, Some(&[UNFILED + 1]), NOTES)?;
+        for (_, value) in &page {
+            let unfiled: Unfiled = catalogue::load(value)?;
+            waiting.extend(unfiled.missed.hash.last_chunk().filter(|hash| hashes.contains(*hash)));
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == NOTES => from = [last.as_slice(), b"\0"].concat(),
+            _ => return Ok(waiting),
+        }
+    }
+}
+
 impl Archive {
     /// Files what was noted; the note goes with the same write. Returns the number of notes.
     pub(super) fn file_missed(&self) -> anyhow::Result<u64> {
         self.try_unfiled_again()?;
         let own = self.file_notes(TO_FILE, Self::file_own)?;
-        // Copies are filed when it is known what the own objects are made of.
-        Ok(own + self.file_notes(COPY_TO_FILE, Self::file_copied)?)
+        // It is known now what the own objects are made of.
+        Ok(own + self.file_notes(BEHIND_OWN, Self::file_behind_own)?)
     }
 
     fn try_unfiled_again(&self) -> Result<(), ArchiveError> {
@@ -144,33 +164,37 @@ impl Archive {
         }
     }
 
-    fn file_own(&self, note: &Note, mut batch: Batch) -> anyhow::Result<()> {
+    fn file_own(&self, note: &Note, batch: Batch) -> anyhow::Result<()> {
         if self.was_given_up(note)? {
             return Ok(self.submit(batch)?);
         }
         if note.sent()?.fetched_from.is_some() {
-            catalogue::store(&mut batch, key(COPY_TO_FILE, &note.place), &note.missed);
-            return Ok(self.submit(batch)?);
+            return self.put_behind_own(note, batch);
         }
         match self.describe_missed(note) {
             Ok(record) => Ok(self.file_with(&record, batch).map(drop)?),
             // It was never answered with success. Whatever else goes wrong must not lose an object that was.
             Err(error) if was_refused(&error) => {
-                tracing::warn!(
-                    why = format!("{error:#}"),
-                    "a received object was refused; it stays in the packs, unfiled"
-                );
-                Ok(self.submit(batch)?)
+                tracing::warn!(why = format!("{error:#}"), "an object is refused, as when it was received");
+                self.put_behind_own(note, batch)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn file_copied(&self, note: &Note, batch: Batch) -> anyhow::Result<()> {
-        let hash = note.hash()?;
+    fn put_behind_own(&self, note: &Note, mut batch: Batch) -> anyhow::Result<()> {
+        catalogue::store(&mut batch, key(BEHIND_OWN, &note.place), &note.missed);
+        Ok(self.submit(batch)?)
+    }
+
+    fn file_behind_own(&self, note: &Note, batch: Batch) -> anyhow::Result<()> {
+        let (hash, sent) = (note.hash()?, note.sent()?);
         // A copy that lost an object here fetches it again.
         if self.pixels.contains(&hash)? {
-            self.file_missed_copy(&hash, note.sent()?.character_set.as_deref())?;
+            match sent.fetched_from {
+                Some(_) => self.file_missed_copy(&hash, sent.character_set.as_deref())?,
+                None => self.forget_refused(None, &hash)?,
+            }
         }
         Ok(self.submit(batch)?)
     }
@@ -223,11 +247,7 @@ impl Archive {
 
 /// Whether its sender heard that it is not taken.
 fn was_refused(error: &anyhow::Error) -> bool {
-    match error.downcast_ref() {
-        Some(IngestError::NotUnderstood(error)) => error.is_of_the_bytes(),
-        Some(IngestError::Mismatch { .. }) => true,
-        _ => false,
-    }
+    error.downcast_ref().is_some_and(IngestError::is_of_the_bytes)
 }
 
 /// Whether it says nothing of this one object.

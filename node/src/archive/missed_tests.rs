@@ -49,8 +49,7 @@ fn warnings(bench: &Bench) -> Vec<String> {
 #[test]
 fn what_was_refused_is_not_filed_by_a_start() {
     let bench = Bench::new();
-    let garbage: Vec<u8> = (0..LARGE_BYTES as u64).map(|byte| ((byte * byte) >> 3) as u8 | 7).collect();
-    let refused = large(&bench, &garbage, DEFLATED, "1.2.3.1.1");
+    let refused = large(&bench, &garbage(), DEFLATED, "1.2.3.1.1");
     assert!(matches!(refused, Err(IngestError::NotUnderstood(_))), "{refused:?}");
     let refused = large(&bench, &large_data_set("1.2.3.1.2"), EXPLICIT_LITTLE, "1.2.3.1.9");
     assert!(matches!(refused, Err(IngestError::Mismatch { .. })), "{refused:?}");
@@ -58,6 +57,63 @@ fn what_was_refused_is_not_filed_by_a_start() {
     let bench = bench.restart(engine());
     assert_eq!((objects(&bench), warnings(&bench)), (1, vec![]));
     assert!(catalogue::object(bench.view(), "1.2.3.1.3").expect("the catalogue").is_some());
+}
+
+fn garbage() -> Vec<u8> {
+    (0..LARGE_BYTES as u64).map(|byte| ((byte * byte) >> 3) as u8 | 7).collect()
+}
+
+#[test]
+fn what_is_refused_leaves_the_disk_unless_it_is_needed() {
+    let bench = Bench::new();
+    let (garbage, named, own) = (garbage(), large_data_set("1.2.3.1.2"), large_data_set("1.2.3.1.3"));
+    large(&bench, &own, EXPLICIT_LITTLE, "1.2.3.1.3").expect("it is taken");
+    large(&bench, &garbage, DEFLATED, "1.2.3.1.1").expect_err("no data set");
+    for bytes in [&named, &own] {
+        large(&bench, bytes, EXPLICIT_LITTLE, "1.2.3.1.9").expect_err("another UID");
+    }
+    assert!(!bench.has(&garbage) && !bench.has(&named), "sealed in the packs for ever");
+    assert!(bench.has(&own), "a stranger's lie takes nothing from the archive");
+    let bench = bench.restart(engine());
+    assert!(!bench.has(&garbage) && !bench.has(&named) && bench.has(&own));
+    assert_eq!((objects(&bench), warnings(&bench)), (1, vec![]));
+}
+
+#[test]
+fn a_refusal_takes_nothing_from_an_object_that_could_not_be_filed_yet() {
+    let bench = Bench::new();
+    let bytes = large_data_set("1.2.3.1.2");
+    let mut writer = bench.archive.pixels().begin_large(b"what this version can't read").expect("room");
+    writer.write(&bytes).expect("it is written");
+    writer.finish().expect("it is durable");
+    let bench = bench.restart(engine());
+    assert_eq!(warnings(&bench).len(), 1);
+    large(&bench, &bytes, EXPLICIT_LITTLE, "1.2.3.1.9").expect_err("another UID");
+    assert!(bench.has(&bytes), "its sender heard success");
+}
+
+/// Its bytes are durable, and the node is killed before it looks at them.
+fn arrives_before_a_kill(bench: &Bench, bytes: &[u8], instance: &str) {
+    let mut receipt = bench.archive.receipt_here(&uid(EXPLICIT_LITTLE));
+    (receipt.sop_class, receipt.sop_instance) = ("1.2.840.10008.5.1.4.1.1.2".into(), instance.into());
+    let mut writer = bench.archive.pixels().begin_large(&encode(&receipt)).expect("room");
+    writer.write(bytes).expect("it is written");
+    writer.finish().expect("it is durable");
+}
+
+#[test]
+fn what_a_start_refuses_leaves_the_disk_but_never_before_the_own_objects_are_filed() {
+    let bench = Bench::new();
+    let (garbage, named, own) = (garbage(), large_data_set("1.2.3.1.2"), large_data_set("1.2.3.1.3"));
+    arrives_before_a_kill(&bench, &garbage, "1.2.3.1.1");
+    arrives_before_a_kill(&bench, &named, "1.2.3.1.9");
+    // The same bytes under a wrong name first, and then, answered with success, under their own.
+    arrives_before_a_kill(&bench, &own, "1.2.3.1.9");
+    arrives_before_a_kill(&bench, &own, "1.2.3.1.3");
+    let bench = bench.restart(engine());
+    assert!(!bench.has(&garbage) && !bench.has(&named), "sealed in the packs for ever");
+    assert!(bench.has(&own), "an answered object is lost");
+    assert_eq!((objects(&bench), warnings(&bench)), (1, vec![]));
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     /// The database's own error, where that is the cause.
-    fn engine(&self) -> Option<&EngineError> {
+    pub fn engine(&self) -> Option<&EngineError> {
         match self {
             Self::Engine(error)
             | Self::Catalogue(CatalogueError::Engine(error))
@@ -152,6 +152,7 @@ impl Archive {
             config,
             condition: scrubbing::Condition::default(),
         });
+        catalogue::complete_by_bytes(&*archive.engine)?;
         let filed = archive.file_missed()?;
         tracing::info!(filed, ?report, "archive open");
         Ok(archive)

@@ -211,6 +211,9 @@ fn decision_key(aside: &[u8]) -> Vec<u8> {
 /// The item leaves the list, and the decision is kept, in one write with what it does.
 pub(super) fn put_decision(batch: &mut Batch, item: &Item, decision: &Decision) {
     batch.delete(CATALOGUE, item.key.clone());
+    if let Some(by_bytes) = catalogue::by_bytes(&item.key) {
+        batch.delete(CATALOGUE, by_bytes);
+    }
     let key = [decision_key(&item.key), decision.decided_ms.to_be_bytes().to_vec()].concat();
     catalogue::store(batch, key, decision);
 }

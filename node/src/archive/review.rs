@@ -3,6 +3,7 @@
 //! Not here: what a decision does, which is [`super::releasing`]'s.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -50,7 +51,10 @@ impl Archive {
         tokio::task::spawn_blocking(move || {
             let item = archive.items(&[call.item])?.pop().context("nothing of that number is put aside")?;
             if let Some(to) = &call.to {
-                archive.write_file(&item.record, to).with_context(|| to.display().to_string())?;
+                let named = || to.display().to_string();
+                archive.write_file(&item.record, to).with_context(named)?;
+                let directory = to.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+                directory.with_context(named)?;
             }
             archive.shown_whole(&item)
         })

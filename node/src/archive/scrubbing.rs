@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tessera_storage::pixels::{Damage, ObjectHash, ScrubCursor};
+use tessera_storage::pixels::{Damage, ObjectHash, ScrubCursor, ScrubReport};
 
 use super::catalogue::{self, ObjectRecord};
 use super::{Archive, TABLES, copies, locked};
@@ -27,6 +27,8 @@ const CURSOR_KEPT_BYTES: u64 = 256 * 1024 * 1024;
 const PAGE: usize = 1024;
 /// Damaged places that are named, and of which the names are looked for.
 const NAMED_MAX: usize = 20;
+/// Damaged places that are looked at before a round.
+const LOOKED_AT_AGAIN_MAX: usize = 1000;
 
 /// What is known of the disk's condition. In memory: the store keeps the damages themselves.
 #[derive(Default)]
@@ -45,7 +47,8 @@ pub fn pace(bytes: u64) -> Duration {
 pub async fn scrub(archive: Arc<Archive>) {
     let mut from = cursor(&archive);
     loop {
-        if let Err(error) = round(&archive, from).await {
+        let looked_again = look_again(&archive).await;
+        if let Err(error) = looked_again.and(round(&archive, from).await) {
             tracing::error!(error = format!("{error:#}"), "the packs can't be read again for a check");
         }
         read_database(&archive).await;
@@ -61,23 +64,40 @@ fn cursor(archive: &Archive) -> ScrubCursor {
     archive.pixels().scrub_cursor().unwrap_or_default()
 }
 
+/// A disk that could not be read may be well again, and a pack restored: what was damaged need not wait for a whole round.
+async fn look_again(archive: &Arc<Archive>) -> anyhow::Result<()> {
+    for damage in archive.pixels().damages(LOOKED_AT_AGAIN_MAX)? {
+        step(archive, ScrubCursor::at(damage.place)).await?;
+    }
+    Ok(())
+}
+
 async fn round(archive: &Arc<Archive>, from: ScrubCursor) -> anyhow::Result<()> {
     let (mut next, mut since_kept) = (Some(from), 0);
     while let Some(at) = next {
-        let scrubbing = archive.clone();
-        let report = tokio::task::spawn_blocking(move || scrubbing.pixels().scrub_next(at)).await??;
-        if let Some(damage) = &report.damage {
-            tracing::error!(%damage, "damage on this node's disk");
-        }
+        let report = step(archive, at).await?;
         since_kept += report.bytes_read;
         if since_kept >= CURSOR_KEPT_BYTES || report.next.is_none() {
             since_kept = 0;
             archive.pixels().keep_scrub_cursor(report.next.unwrap_or_default())?;
         }
         next = report.next;
-        tokio::time::sleep(pace(report.bytes_read)).await;
     }
     Ok(())
+}
+
+/// Looks at one record, and takes the time for it.
+async fn step(archive: &Arc<Archive>, at: ScrubCursor) -> anyhow::Result<ScrubReport> {
+    let scrubbing = archive.clone();
+    let report = tokio::task::spawn_blocking(move || scrubbing.pixels().scrub_next(at)).await??;
+    if let Some(damage) = &report.damage {
+        tracing::error!(%damage, "damage on this node's disk");
+    }
+    if let Some(error) = &report.failure {
+        tracing::error!(%error, "a pack can't be read again for a check; the others are");
+    }
+    tokio::time::sleep(pace(report.bytes_read)).await;
+    Ok(report)
 }
 
 /// Every block of the database is read, and so compared with its checksum.
@@ -216,7 +236,21 @@ mod tests {
         let sentences = archive.damage_sentences().expect("sentences");
         let [sentence] = sentences.as_slice() else { panic!("{sentences:?}") };
         assert!(sentence.contains("object 1.2.3.4 of study 1.2.3 (a copy from county-b) can't be read"), "{sentence}");
-        assert!(sentence.contains("pack 1 at byte 32: the body does not open"), "{sentence}");
+        assert!(sentence.contains("pack 1 at byte 32: the body can't be read"), "{sentence}");
         assert!(sentence.contains("sent again"), "{sentence}");
+    }
+
+    #[tokio::test]
+    async fn a_pack_that_can_not_be_worked_with_ends_no_round() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let archive = testing::open(testing::engine(), folder.path());
+        testing::whole(&archive, &testing::copy_id("county-b", 1, 1), &[testing::data_set("1.2.3", "1.2.3.4", "one")]);
+        let packs = folder.path().join("packs");
+        let mut bytes = std::fs::read(packs.join("0000000001.pack")).expect("a pack");
+        bytes[200] ^= 1;
+        std::fs::write(packs.join("0000000001.pack"), bytes).expect("written");
+        std::os::unix::fs::symlink("0000000000.pack", packs.join("0000000000.pack")).expect("a link to itself");
+        round(&archive, ScrubCursor::default()).await.expect("a whole round");
+        assert_eq!(archive.pixels().damages(10).expect("damages").len(), 1, "the pack behind it was read");
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Deviations that real senders commit and that are walked through rather than refused: explicit headers whose
 //! VR is no letter pair (as DCMTK: unknown, short length), unknown VR letters, a first element that shows the
-//! other VR form than the syntax says, stray delimiters, UN where the dictionary knows the VR.
+//! other VR form than the syntax says, stray delimiters, UN where the dictionary knows the VR, NUL behind the last
+//! element.
 //!
 //! Invariants: (1) a token never ends beyond its parent; (2) at most `DEPTH_MAX` sequences are open; (3) every
 //! `SequenceStart`, `ItemStart`, `FragmentsStart` is closed by its end token, or the walk ends in an error.
@@ -19,6 +20,10 @@ use super::syntax::{ByteOrder, Encoding};
 
 /// Open sequences at once; the deepest standard object (structured reports) rarely passes 12.
 pub const DEPTH_MAX: usize = 32;
+
+/// NUL behind the last element: what media are filled up to is less. More of it looks like a file of which a crash kept
+/// the length and lost the rest. No source is asked to look further ahead than this.
+const PADDING_BYTES_MAX: usize = 32 << 10;
 
 const UNDEFINED: u32 = 0xFFFF_FFFF;
 const DELIMITER_GROUP: u16 = 0xFFFE;
@@ -110,13 +115,15 @@ pub struct Walker<'a> {
     pending: Option<Pending>,
     sequences: usize,
     started: bool,
+    /// Before this, not all of what follows is NUL.
+    sound_to: u64,
 }
 
 impl<'a> Walker<'a> {
     pub fn new(source: Box<dyn Source + 'a>, encoding: Encoding) -> Self {
         let end = source.end();
         let levels = vec![Level { kind: Kind::DataSet, end, encoding }];
-        Self { source, levels, pending: None, sequences: 0, started: false }
+        Self { source, levels, pending: None, sequences: 0, started: false, sound_to: 0 }
     }
 
     pub fn position(&self) -> u64 {
@@ -191,17 +198,45 @@ impl<'a> Walker<'a> {
         self.source.read(out).map_err(|e| walk_error(e, offset))
     }
 
+    /// Whether the data set ends here: there is nothing more, or nothing but NUL behind at least one element, as some
+    /// writers fill a file up. Any other rest is none, however short: a file that is cut off in the header of an element
+    /// ends so. Two NULs can't begin a header, since no data set has a group 0000; one can (6000 begins with it, and most
+    /// groups in big endian do), so one is padding only where it makes the length even.
     fn at_end(&mut self) -> Result<bool, WalkError> {
         let offset = self.position();
-        let mut one = [0];
-        Ok(self.source.peek(&mut one).map_err(|e| walk_error(e, offset))? == 0)
+        let mut head = [0xFF; 8];
+        let count = self.peek(&mut head)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        if offset < self.sound_to.max(1) || head[..count].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let mut rest = Vec::new();
+        // Step by step, so that runs of NUL between elements cost no more than their own lengths.
+        for bytes in [64, 1024, PADDING_BYTES_MAX + 1] {
+            rest.resize(bytes, 0);
+            let count = self.peek(&mut rest)?;
+            if let Some(next) = rest[..count].iter().position(|byte| *byte != 0) {
+                self.sound_to = offset + next as u64;
+                return Ok(false);
+            }
+            if count < bytes {
+                return Ok(count > 1 || !offset.is_multiple_of(2));
+            }
+        }
+        Err(WalkError::Truncated { offset })
+    }
+
+    fn peek(&mut self, out: &mut [u8]) -> Result<usize, WalkError> {
+        let offset = self.position();
+        self.source.peek(out).map_err(|e| walk_error(e, offset))
     }
 
     /// Some writers announce explicit VR and write implicit, or the reverse. The first element tells.
     fn believe_the_bytes(&mut self) -> Result<(), WalkError> {
         let mut head = [0; 8];
-        let offset = self.position();
-        let count = self.source.peek(&mut head).map_err(|e| walk_error(e, offset))?;
+        let count = self.peek(&mut head)?;
         let level = &mut self.levels[0];
         let delimiter = tag_of(ByteOrder::Little, &head).0 == DELIMITER_GROUP;
         if count == 8 && !delimiter && level.encoding.order == ByteOrder::Little {
@@ -368,8 +403,7 @@ impl<'a> Walker<'a> {
             return Ok(length == 0);
         }
         let mut head = [0; 4];
-        let offset = self.position();
-        let count = self.source.peek(&mut head).map_err(|e| walk_error(e, offset))?;
+        let count = self.peek(&mut head)?;
         Ok(count == 4 && tag_of(order, &head) == ITEM)
     }
 

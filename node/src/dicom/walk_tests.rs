@@ -103,6 +103,34 @@ fn explicit_data_sets() {
 }
 
 #[test]
+fn nul_behind_the_last_element_is_no_damage_and_a_cut_header_is() {
+    let name = short(NAME, "PN", b"A^B ");
+    let odd = short(NAME, "PN", b"A^B");
+    let inner = bare(ITEM, 15, &[name.as_slice(), &[0; 3]].concat());
+    let with = |rest: &[u8]| [name.as_slice(), rest].concat();
+    let table: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("a few", with(&[0; 3]), "PN=4"),
+        ("a header's length", with(&[0; 8]), "PN=4"),
+        ("a sector", with(&[0; 2045]), "PN=4"),
+        ("as much as may be", with(&[0; PADDING_BYTES_MAX]), "PN=4"),
+        ("more", with(&[0; PADDING_BYTES_MAX + 1]), "PN=4 Truncated"),
+        ("one, as group 6000 begins", with(&[0]), "PN=4 Truncated"),
+        ("one that makes it even", [odd.as_slice(), &[0]].concat(), "PN=3"),
+        ("no NUL", with(b"\r\n"), "PN=4 Truncated"),
+        ("some NUL", with(&[0, 0, 0, 1]), "PN=4 Truncated"),
+        ("elements behind it", with(&[[0; 16].as_slice(), &name].concat()), "PN=4 UL=0 UL=0 PN=4"),
+        ("in an item", long(SEQUENCE, "SQ", 23, &inner), "[ { PN=4 Truncated"),
+        ("nothing else", vec![0; 4], "Truncated"),
+    ];
+    for (what, bytes, expected) in table {
+        assert_eq!(story(&bytes, Encoding::EXPLICIT_LITTLE), expected, "{what}");
+    }
+    for cut in 1..8 {
+        assert_eq!(story(&with(&name[..cut]), Encoding::EXPLICIT_LITTLE), "PN=4 Truncated", "{cut} bytes of a header");
+    }
+}
+
+#[test]
 fn the_first_element_outweighs_the_syntax() {
     let explicit = short(NAME, "PN", b"A^B ");
     assert_eq!(story(&explicit, Encoding::IMPLICIT_LITTLE), "PN=4");

@@ -11,7 +11,7 @@ use crate::engine::{Engine, View};
 use crate::pixels::error::{Damage, DamageKind, StoreError};
 use crate::pixels::hash::ObjectHash;
 use crate::pixels::index::{self, Entry};
-use crate::pixels::pack::{Packs, free_bytes};
+use crate::pixels::pack::{Packs, free_bytes, is_unreadable};
 use crate::pixels::read::{Found, OpenRecord};
 use crate::pixels::record::{Place, ReceiptId, RecordKind};
 use crate::pixels::seal::Keyring;
@@ -109,13 +109,13 @@ impl Core {
         self.engine.as_ref()
     }
 
-    /// What the index says; an entry into a pack that is gone, or of damage, says nothing, so that a resend heals it.
+    /// What the index says; an entry into a pack that is gone or can't be opened, or of damage, says nothing, so that a resend heals it.
     pub(crate) fn live(&self, hash: &ObjectHash) -> Result<Option<(Place, u64)>, StoreError> {
         let mut gone = None;
         loop {
             let entry = index::entry(self.view(), hash)?;
             let Some(Entry::Live { place, body_bytes, .. }) = entry else { return Ok(None) };
-            if self.packs.handle(place.pack)?.is_some() {
+            if self.packs.readable(place.pack)?.is_some() {
                 return Ok(Some((place, body_bytes)));
             }
             // Compaction may have moved the record between the two looks: its new place is in the index by then.
@@ -138,7 +138,7 @@ impl Core {
         let (place, file) = loop {
             let Some((place, _)) = self.live(hash)? else { return Err(self.absence(hash)?) };
             // None: compaction took the pack away between the two looks; the index names the record's new place.
-            if let Some(file) = self.packs.handle(place.pack)? {
+            if let Some(file) = self.packs.readable(place.pack)? {
                 break (place, file);
             }
         };
@@ -151,6 +151,7 @@ impl Core {
             }
             Ok(_) => Err(damaged(DamageKind::Header)),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(damaged(DamageKind::CutShort)),
+            Err(error) if is_unreadable(&error) => Err(damaged(DamageKind::Header)),
             Err(error) => Err(StoreError::io("reading a pack", &self.packs.path(place.pack), &error)),
         }
     }

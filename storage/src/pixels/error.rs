@@ -93,17 +93,17 @@ pub struct Damage {
 pub enum DamageKind {
     #[error("unreadable record header")]
     Header,
-    #[error("the body does not open or is not what its hash says")]
+    #[error("the body can't be read or is not what its hash says")]
     Body,
-    #[error("the group hashes do not open or do not make up the hash")]
+    #[error("the group hashes can't be read or do not make up the hash")]
     Groups,
-    #[error("the envelope does not open")]
+    #[error("the envelope can't be read")]
     Envelope,
     #[error("the file ends inside of the record")]
     CutShort,
     #[error("the pack's header is unreadable")]
     PackHeader,
-    #[error("the pack is missing, or shorter than what was known to be in it")]
+    #[error("the pack is missing, can't be opened, or is shorter than what was known to be in it")]
     PackShortened,
 }
 

@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::pixels::error::StoreError;
 use crate::pixels::record::{PackKind, encode_pack_header};
 use crate::pixels::seal::Keyring;
@@ -86,6 +88,20 @@ impl Packs {
 
     /// A handle for reading; `None` when there is no such pack.
     pub(crate) fn handle(&self, pack: u64) -> Result<Option<Arc<File>>, StoreError> {
+        self.open_once(pack).map_err(|error| StoreError::io("opening a pack", &self.path(pack), &error))
+    }
+
+    /// As `handle`; `None` also when the file system has lost its way to the pack. For those who look for what is left,
+    /// never for those who remove what nobody needs.
+    pub(crate) fn readable(&self, pack: u64) -> Result<Option<Arc<File>>, StoreError> {
+        match self.open_once(pack) {
+            Err(error) if is_unreadable(&error) => Ok(None),
+            Err(error) => Err(StoreError::io("opening a pack", &self.path(pack), &error)),
+            Ok(file) => Ok(file),
+        }
+    }
+
+    fn open_once(&self, pack: u64) -> io::Result<Option<Arc<File>>> {
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         handles.clock += 1;
         let now = handles.clock;
@@ -93,11 +109,10 @@ impl Packs {
             *used = now;
             return Ok(Some(Arc::clone(file)));
         }
-        let path = self.path(pack);
-        let file = match File::open(&path) {
+        let file = match open_for_reading(&self.path(pack)) {
             Ok(file) => Arc::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("opening a pack", &path, &error)),
+            Err(error) => return Err(error),
         };
         if handles.files.len() >= HANDLES_MAX {
             let oldest = handles.files.iter().min_by_key(|(_, (used, _))| *used).map(|(pack, _)| *pack);
@@ -124,6 +139,74 @@ impl Packs {
         // Only then: a reader in between would open it once more, and hold its space.
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&pack);
         sync_directory(&self.directory)
+    }
+}
+
+/// Whether the disk or its file system has lost what lies there: the same in effect as a flipped bit. Other failures say
+/// nothing of the bytes.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+    error.raw_os_error().is_some_and(|number| lost.contains(&Errno::from_raw_os_error(number)))
+}
+
+/// Fills `out` from a pack. Packs are read in this way only.
+pub(crate) fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(test)]
+    failing::read(file, offset..offset + out.len() as u64)?;
+    file.read_exact_at(out, offset)
+}
+
+fn open_for_reading(path: &Path) -> io::Result<File> {
+    #[cfg(test)]
+    failing::open(path)?;
+    File::open(path)
+}
+
+/// Disks that fail, as this thread sees them.
+#[cfg(test)]
+pub(crate) mod failing {
+    use std::cell::RefCell;
+    use std::fs::File;
+    use std::io;
+    use std::ops::Range;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    struct Lost {
+        inode: u64,
+        bytes: Range<u64>,
+        error: i32,
+    }
+
+    thread_local! {
+        static LOST: RefCell<Vec<Lost>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// From now on reading any of these bytes of a file gives `error`.
+    pub(crate) fn lose(path: &Path, bytes: Range<u64>, error: i32) {
+        let inode = std::fs::metadata(path).expect("the file is there").ino();
+        LOST.with_borrow_mut(|lost| lost.push(Lost { inode, bytes, error }));
+    }
+
+    /// The disk is well again.
+    pub(crate) fn find_again() {
+        LOST.with_borrow_mut(Vec::clear);
+    }
+
+    fn check(inode: u64, is_hit: impl Fn(&Range<u64>) -> bool) -> io::Result<()> {
+        LOST.with_borrow(|lost| match lost.iter().find(|lost| lost.inode == inode && is_hit(&lost.bytes)) {
+            Some(lost) => Err(io::Error::from_raw_os_error(lost.error)),
+            None => Ok(()),
+        })
+    }
+
+    pub(super) fn read(file: &File, bytes: Range<u64>) -> io::Result<()> {
+        check(file.metadata()?.ino(), |lost| lost.start < bytes.end && bytes.start < lost.end)
+    }
+
+    /// A file that has lost all of its bytes can't be opened either.
+    pub(super) fn open(path: &Path) -> io::Result<()> {
+        std::fs::metadata(path).map_or(Ok(()), |metadata| check(metadata.ino(), |lost| *lost == (0..u64::MAX)))
     }
 }
 

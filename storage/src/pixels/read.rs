@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::pixels::core::Core;
 use crate::pixels::error::{Damage, DamageKind, StoreError};
 use crate::pixels::hash::{GroupHasher, group_count, verify_groups};
+use crate::pixels::pack::{is_unreadable, read_exact_at};
 use crate::pixels::record::{HEADER_BYTES, Header, HeaderFault, Place, RecordKind};
 use crate::pixels::seal::{
     Keyring, RecordKey, SEGMENT_BYTES, Stream, TAG_BYTES, sealed_bytes, segment_count, segment_offset,
@@ -47,7 +47,7 @@ impl OpenRecord {
             return Ok(Found::Short);
         }
         let mut bytes = [0; HEADER_BYTES];
-        file.read_exact_at(&mut bytes, place.offset)?;
+        read_exact_at(file, &mut bytes, place.offset)?;
         Ok(match Header::decode(&bytes, keys) {
             Ok(header) => {
                 let key = Box::new(keys.record_key(&header.salt));
@@ -66,23 +66,28 @@ impl OpenRecord {
         StoreError::Damaged { damage: Damage { place: self.place, hash: Some(self.header.hash), what } }
     }
 
-    /// The file's end inside of a record is damage; other failures are the disk's.
-    fn failed(&self, error: &io::Error) -> StoreError {
+    /// The file's end inside of a record is damage, and so is what the disk can't read; other failures are not.
+    fn failed(&self, error: &io::Error, what: DamageKind) -> StoreError {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return self.damage(DamageKind::CutShort);
+        }
+        if is_unreadable(error) {
+            return self.damage(what);
         }
         StoreError::io("reading a pack", Path::new(&format!("pack {}", self.place.pack)), error)
     }
 
-    fn read_at(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, StoreError> {
+    /// Bytes of the part of a record that is `what` when it is damaged.
+    fn read_at(&self, offset: u64, bytes: u64, what: DamageKind) -> Result<Vec<u8>, StoreError> {
         let mut buffer = vec![0; bytes as usize];
-        let read = self.file.read_exact_at(&mut buffer, self.place.offset + offset);
-        read.map_err(|error| self.failed(&error))?;
+        let read = read_exact_at(&self.file, &mut buffer, self.place.offset + offset);
+        read.map_err(|error| self.failed(&error, what))?;
         Ok(buffer)
     }
 
     pub(crate) fn envelope(&self) -> Result<Vec<u8>, StoreError> {
-        let sealed = self.read_at(self.header.envelope_offset(), self.header.sealed_envelope_bytes())?;
+        let sealed =
+            self.read_at(self.header.envelope_offset(), self.header.sealed_envelope_bytes(), DamageKind::Envelope)?;
         let opened = self.key.open_stream(Stream::Envelope, u64::from(self.header.envelope_bytes), sealed);
         opened.map_err(|_| self.damage(DamageKind::Envelope))
     }
@@ -93,7 +98,8 @@ impl OpenRecord {
         if bytes == 0 {
             return Ok(vec![*self.header.hash.digest()]);
         }
-        let sealed = self.read_at(self.header.groups_offset(), self.header.sealed_groups_bytes())?;
+        let sealed =
+            self.read_at(self.header.groups_offset(), self.header.sealed_groups_bytes(), DamageKind::Groups)?;
         let opened = self.key.open_stream(Stream::Groups, bytes, sealed);
         let opened = opened.map_err(|_| self.damage(DamageKind::Groups))?;
         Ok(opened.as_chunks::<32>().0.to_vec())
@@ -104,7 +110,7 @@ impl OpenRecord {
         let count = segment_count(self.header.body_bytes);
         let start = segment_offset(from);
         let end = segment_offset(to).min(sealed_bytes(self.header.body_bytes));
-        let mut sealed = self.read_at(HEADER_BYTES as u64 + start, end - start)?;
+        let mut sealed = self.read_at(HEADER_BYTES as u64 + start, end - start, DamageKind::Body)?;
         for (number, piece) in (from..to).zip(sealed.chunks_mut(SEGMENT_BYTES + TAG_BYTES)) {
             let opened = self.key.open_segment(Stream::Body, number, number + 1 == count, piece);
             out.extend_from_slice(opened.map_err(|_| self.damage(DamageKind::Body))?);
@@ -156,7 +162,7 @@ impl OpenRecord {
 
     /// The record as it lies in the file.
     pub(crate) fn raw(&self) -> Result<Vec<u8>, StoreError> {
-        self.read_at(0, self.header.record_bytes())
+        self.read_at(0, self.header.record_bytes(), DamageKind::Body)
     }
 }
 

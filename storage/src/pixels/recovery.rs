@@ -9,7 +9,6 @@
 //! 4. A pack that is shorter than its watermark is never appended to: the watermark would hide what comes.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::engine::Batch;
@@ -17,6 +16,7 @@ use crate::pixels::core::Core;
 use crate::pixels::error::{Damage, DamageKind, StoreError};
 use crate::pixels::hash::ObjectHash;
 use crate::pixels::index::{self, IndexChanges};
+use crate::pixels::pack::{is_unreadable, read_exact_at};
 use crate::pixels::read::OpenRecord;
 use crate::pixels::record::{PACK_HEADER_BYTES, PackKind, Place, ReceiptId, RecordKind, decode_pack_header};
 use crate::pixels::walk::{Step, Walk};
@@ -95,6 +95,10 @@ impl Scan<'_> {
         let mut candidates = Vec::with_capacity(present.len());
         for pack in present {
             self.core.skip_pack(pack);
+            if self.core.packs.readable(pack)?.is_none() {
+                self.damaged(pack, PACK_HEADER_BYTES as u64, DamageKind::PackShortened);
+                continue;
+            }
             let file_bytes = self.core.packs.file_bytes(pack)?;
             let watermark = index::watermark(self.core.engine.as_ref(), pack)?;
             candidates.push(Candidate { pack, kind: self.pack_kind(pack)?, file_bytes, watermark });
@@ -105,9 +109,9 @@ impl Scan<'_> {
     fn pack_kind(&self, pack: u64) -> Result<Option<PackKind>, StoreError> {
         let mut bytes = [0; PACK_HEADER_BYTES];
         let Some(file) = self.core.packs.handle(pack)? else { return Ok(None) };
-        match file.read_exact_at(&mut bytes, 0) {
+        match read_exact_at(&file, &mut bytes, 0) {
             Ok(()) => Ok(decode_pack_header(&bytes, &self.core.keys)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof || is_unreadable(&error) => Ok(None),
             Err(error) => Err(StoreError::io("reading a pack", &self.core.packs.path(pack), &error)),
         }
     }

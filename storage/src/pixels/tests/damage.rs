@@ -1,6 +1,9 @@
 //! Flipped bits, lost files: found, named, and never contagious.
 
+use rustix::io::Errno;
+
 use super::*;
+use crate::pixels::pack::failing;
 
 /// All damage and the number of sound records of one round.
 fn scrub(store: &PixelStore) -> (u64, Vec<Damage>) {
@@ -206,4 +209,100 @@ fn a_scrub_round_visits_every_record_of_every_pack() {
     large.write(&sample(99, 9 * MIB)).unwrap();
     large.finish().unwrap();
     assert_eq!(scrub(&rig.store), (41, vec![]));
+}
+
+const OF_THE_DISK: [Errno; 3] = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+
+/// Three objects in one pack, known to the index.
+fn three_objects(directory: &Path, engine: &MemoryEngine) -> Vec<Receipt> {
+    let rig = Rig::open(directory, engine);
+    let receipts = (0..3).map(|number: u8| rig.put(&[number; 70_000], &[number; 10])).collect();
+    drop(rig);
+    drop(Rig::open(directory, engine));
+    receipts
+}
+
+#[test]
+fn what_the_disk_can_not_read_is_damage_and_a_resend_heals_it() {
+    for error in OF_THE_DISK {
+        // Where the sector lies in the record, and what a round of the scrubber can say of it.
+        for (at, what, is_named) in [(1_000, DamageKind::Body, true), (0, DamageKind::Header, false)] {
+            let (directory, engine) = (TempDir::new().unwrap(), new_engine());
+            let receipts = three_objects(directory.path(), &engine);
+            let (place, hash) = (receipts[1].place, receipts[1].hash);
+            let sector = place.offset() + at..place.offset() + at + 100;
+            failing::lose(&pack_path(directory.path(), 1), sector, error.raw_os_error());
+            let rig = Rig::open(directory.path(), &engine);
+            let found = Damage { place, hash: is_named.then_some(hash), what };
+            assert_eq!(scrub(&rig.store), (2, vec![found.clone()]), "its neighbours are looked at: {error}");
+            assert_eq!(rig.store.damages(10), Ok(vec![found]));
+            let named = Damage { place, hash: Some(hash), what };
+            assert_eq!(rig.store.read(&hash), Err(StoreError::Damaged { damage: named }));
+            for neighbour in [0, 2] {
+                assert_eq!(rig.store.read(&receipts[neighbour].hash).unwrap(), [neighbour as u8; 70_000]);
+            }
+            assert!(rig.put(&[1; 70_000], b"again").is_new, "{error}");
+            assert_eq!(rig.store.read(&hash).unwrap(), [1; 70_000]);
+            failing::find_again();
+        }
+    }
+}
+
+#[test]
+fn a_start_goes_on_past_what_the_disk_can_not_read_and_cuts_nothing_off() {
+    // In the pack's header, the record's header, its body and its envelope.
+    for (at, missed) in [(0, 3), (0, 1), (1_000, 1), (70_128, 1)] {
+        let directory = TempDir::new().unwrap();
+        let receipts = three_objects(directory.path(), &new_engine());
+        let pack = pack_path(directory.path(), 1);
+        let begin = if missed == 3 { 0 } else { receipts[1].place.offset() + at };
+        let bytes = fs::metadata(&pack).unwrap().len();
+        failing::lose(&pack, begin..begin + 10, Errno::IO.raw_os_error());
+        let rig = Rig::rebuild(directory.path());
+        let expected: &[u8] = if missed == 3 { &[0, 1, 2] } else { &[0, 2] };
+        let recovered: Vec<u8> = rig.recovered.iter().map(|record| record.envelope[0]).collect();
+        assert_eq!(recovered, expected, "byte {begin}");
+        assert_eq!((rig.report.damages.len(), rig.report.cut_bytes), (1, 0), "{:?}", rig.report);
+        assert_eq!(fs::metadata(&pack).unwrap().len(), bytes);
+        assert_eq!(rig.store.damages(10), Ok(rig.report.damages.clone()), "it is told");
+        failing::find_again();
+    }
+}
+
+#[test]
+fn a_pack_that_the_disk_has_lost_is_told_and_its_objects_are_welcome_again() {
+    let (directory, engine) = (TempDir::new().unwrap(), new_engine());
+    let receipts = three_objects(directory.path(), &engine);
+    let pack = pack_path(directory.path(), 1);
+    failing::lose(&pack, 0..u64::MAX, Errno::UCLEAN.raw_os_error());
+    let rig = Rig::open(directory.path(), &engine);
+    assert_eq!(rig.report.damages[0].what, DamageKind::PackShortened);
+    assert_eq!(scrub(&rig.store), (0, rig.report.damages.clone()));
+    assert!(matches!(rig.store.read(&receipts[0].hash), Err(StoreError::Damaged { .. })));
+    let again = rig.put(&[1; 70_000], b"again");
+    assert!(again.is_new && again.place.pack() > 1);
+    assert!(rig.store.compact(1, &mut |_| Ok(())).is_err() && pack.exists(), "what can't be opened is not removed");
+    drop(rig);
+    failing::find_again();
+    let rig = Rig::open(directory.path(), &engine);
+    scrub(&rig.store);
+    assert_eq!(rig.store.damages(10), Ok(vec![]), "the disk was well again, and nothing is told any more");
+    for (number, receipt) in receipts.iter().enumerate() {
+        assert_eq!(rig.store.read(&receipt.hash).unwrap(), [number as u8; 70_000]);
+    }
+}
+
+#[test]
+fn a_disk_that_can_read_again_is_believed_where_it_is_looked_at() {
+    let (directory, engine) = (TempDir::new().unwrap(), new_engine());
+    let receipts = three_objects(directory.path(), &engine);
+    let rig = Rig::open(directory.path(), &engine);
+    let body = receipts[1].place.offset() + 1_000;
+    failing::lose(&pack_path(directory.path(), 1), body..body + 512, Errno::IO.raw_os_error());
+    assert!(rig.store.read(&receipts[1].hash).is_err());
+    failing::find_again();
+    let [damage] = rig.store.damages(10).unwrap().try_into().unwrap();
+    assert_eq!(rig.store.scrub_next(ScrubCursor::at(damage.place)).unwrap().damage, None);
+    assert_eq!(rig.store.damages(10), Ok(vec![]));
+    assert_eq!(rig.store.read(&receipts[1].hash).unwrap(), [1; 70_000]);
 }
