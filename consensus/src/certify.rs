@@ -22,9 +22,11 @@
 //! 4. **No date from a clock that stands alone.** A signature and its guard record can't be taken back, so a wall clock
 //!    that is far ahead must never be signed with. Once a certificate has agreed with the wall clock in this life, the
 //!    clock must have gone on from there as the boot clock did. Before that (a start, after however long) the date must
-//!    be confirmed by another: the asking node's clock, or, for the asking node itself, a quorum's cosignatures without
-//!    its own. Only at the founding, when nothing was certified, and in a core of one is there nobody to ask. A core
-//!    whose clocks were all set in the same step (beyond the skew) is started again to sign on.
+//!    be confirmed by others: by the clocks of members that ask, more of them than may lie, or, for the asking node
+//!    itself, by a quorum's cosignatures without its own. A core of four or more that starts as a whole therefore
+//!    certifies only when members take turns. Only at the founding, when nothing was certified, and in a core of one is
+//!    there nobody to ask. A core whose clocks were all set in the same step (beyond the skew) is started again to sign
+//!    on.
 //! 5. A member that is not the leader gets no signature while certificates flow, so it cannot make signers run ahead
 //!    of the leader's rounds. A leader that dates an old size again and again gets none either, and its turn ends.
 
@@ -253,13 +255,13 @@ impl Certifier {
             Input::GuardDurable { guard } => self.signer.guard_is_durable(guard),
             Input::CertificateSeen(certificate) => outputs.extend(self.history.certificate(certificate, now)),
             Input::CosignRequest { from, checkpoint, asked_at } => {
-                self.requested(from, checkpoint, asked_at, now, view, &mut outputs);
+                self.requested(from, checkpoint, asked_at, clocks, view, &mut outputs);
             }
             Input::CosignReply { from, checkpoint, result } => {
                 outputs.extend(self.proposer.replied(from, checkpoint, result, now, &mut self.history, view));
             }
         }
-        self.propose(now, view, &mut outputs);
+        self.propose(clocks, view, &mut outputs);
         self.sign(clocks, view, &mut outputs);
         let newest = self.history.certified().map(Certificate::time);
         self.anchor = newest.filter(|_| newest > known).and_then(|time| Anchor::of(time, clocks)).or(self.anchor);
@@ -282,31 +284,32 @@ impl Certifier {
         from: NodeId,
         checkpoint: Checkpoint,
         asked_at: UnixMillis,
-        now: UnixMillis,
+        clocks: Clocks,
         view: View<'_>,
         outputs: &mut Vec<Output>,
     ) {
         let mut refuse = |result| outputs.push(Output::SendReply { to: from, checkpoint, result });
         let leader_or_unknown = self.leader.is_none_or(|leader| leader == from);
         // A second less than the asking node waited: its last certificate may have reached this one later.
-        let silent = self.history.silent_ms(now) + 1_000 >= SILENCE_MS;
+        let silent = self.history.silent_ms(clocks.wall) + 1_000 >= SILENCE_MS;
         if !view.is_in_a_core(&from) {
             refuse(CosignResult::Refused(CosignRefusal::NotInCore));
         } else if !leader_or_unknown && !silent {
             refuse(CosignResult::Refused(CosignRefusal::NotProposer));
-        } else if let Some(replaced) = self.signer.want(from, checkpoint, Some(asked_at), now) {
+        } else if let Some(replaced) = self.signer.want(from, checkpoint, Some(asked_at), clocks) {
             let result = CosignResult::NotYet { applied: self.history.applied_size() };
             outputs.push(Output::SendReply { to: from, checkpoint: replaced, result });
         }
     }
 
-    fn propose(&mut self, now: UnixMillis, view: View<'_>, outputs: &mut Vec<Output>) {
+    fn propose(&mut self, clocks: Clocks, view: View<'_>, outputs: &mut Vec<Output>) {
+        let now = clocks.wall;
         let Some((checkpoint, core)) = self.proposer.begin(now, self.node, self.leader, &self.history, view) else {
             return;
         };
         for member in core.members() {
             if member.node == self.node {
-                self.signer.want(self.node, checkpoint, None, now);
+                self.signer.want(self.node, checkpoint, None, clocks);
             } else {
                 outputs.push(Output::SendRequest { to: member.node, checkpoint, asked_at: now });
             }
@@ -318,7 +321,10 @@ impl Certifier {
         match (self.anchor, self.history.certified()) {
             (Some(anchor), _) => Confirmed::ByCertificate { jump_ms: anchor.jump_ms(clocks) },
             (None, None) => Confirmed::Founding,
-            (None, Some(_)) => Confirmed::ByOthers { a_quorum: self.proposer.others_agree(self.node, view) },
+            (None, Some(_)) => Confirmed::ByOthers {
+                for_askers: self.signer.askers_agree(view.current(), clocks),
+                for_itself: self.proposer.others_agree(self.node, view),
+            },
         }
     }
 

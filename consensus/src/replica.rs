@@ -132,6 +132,46 @@ pub struct LedgerEntry {
     pub sealed: Option<Vec<u8>>,
 }
 
+/// One moment of a replica: what is read here belongs together, whatever is applied meanwhile.
+pub struct Moment {
+    view: Box<dyn View>,
+    certificate: Option<Certificate>,
+    federation: FederationId,
+}
+
+impl Moment {
+    pub fn view(&self) -> &dyn View {
+        &*self.view
+    }
+
+    /// The newest certified checkpoint that the replica had reached.
+    pub const fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    pub const fn federation(&self) -> FederationId {
+        self.federation
+    }
+
+    /// One entry, by a point read: a lookup makes many.
+    pub fn entry(&self, index: LedgerIndex) -> Result<Option<LedgerEntry>, ReplicaError> {
+        entry(self.view(), index)
+    }
+}
+
+fn entry(view: &dyn View, index: LedgerIndex) -> Result<Option<LedgerEntry>, ReplicaError> {
+    let leaf = view.get(LEDGER, &index.0.to_be_bytes())?;
+    leaf.map(|leaf| with_body(view, leaf)).transpose()
+}
+
+fn with_body(view: &dyn View, leaf: Vec<u8>) -> Result<LedgerEntry, ReplicaError> {
+    let sealed = match Leaf::from_bytes(&leaf)?.command.body.sealed {
+        Some(hash) => view.get(SEALED, &encode(&hash))?,
+        None => None,
+    };
+    Ok(LedgerEntry { leaf, sealed })
+}
+
 struct Inner {
     frontier: Frontier,
     digest: StateDigest,
@@ -282,6 +322,12 @@ impl Replica {
         &*self.engine
     }
 
+    /// The newest state as it is now, for reading several things that belong together.
+    pub fn moment(&self) -> Moment {
+        let inner = lock(&self.inner);
+        Moment { view: self.engine.snapshot(), certificate: inner.certificate.clone(), federation: self.federation }
+    }
+
     pub fn size(&self) -> LedgerSize {
         lock(&self.inner).frontier.size()
     }
@@ -384,7 +430,7 @@ impl Replica {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for (_, leaf) in self.engine.scan(LEDGER, &first, Some(&last), ENTRIES_MAX)? {
-            let entry = self.with_body(leaf)?;
+            let entry = with_body(self.view(), leaf)?;
             bytes += entry.leaf.len() + entry.sealed.as_ref().map_or(0, Vec::len);
             entries.push(entry);
             if bytes >= bytes_max {
@@ -396,16 +442,7 @@ impl Replica {
 
     /// One entry, by a point read: a lookup makes many.
     pub fn entry(&self, index: LedgerIndex) -> Result<Option<LedgerEntry>, ReplicaError> {
-        let leaf = self.engine.get(LEDGER, &index.0.to_be_bytes())?;
-        leaf.map(|leaf| self.with_body(leaf)).transpose()
-    }
-
-    fn with_body(&self, leaf: Vec<u8>) -> Result<LedgerEntry, ReplicaError> {
-        let sealed = match Leaf::from_bytes(&leaf)?.command.body.sealed {
-            Some(hash) => self.engine.get(SEALED, &encode(&hash))?,
-            None => None,
-        };
-        Ok(LedgerEntry { leaf, sealed })
+        entry(self.view(), index)
     }
 
     /// RFC 6962 consistency proof between two sizes of this ledger.

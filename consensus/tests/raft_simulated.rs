@@ -304,6 +304,37 @@ fn a_leader_whose_clock_is_off_steps_down() {
     }
 }
 
+/// Whose clock is wrong must not cost the others their leader.
+#[test]
+fn a_follower_whose_clock_is_off_deposes_nobody() {
+    for (skew_ms, seed) in [(10_000, 9), (-10_000, 9), (10_000, 10), (-10_000, 10)] {
+        simulate(seed, || async {
+            let federation = Federation::start(3).await;
+            let leader = federation.leader(&ALL).await;
+            federation.commit(leader, 0, b"before").await;
+            let (sound, wrong) = ((leader + 1) % 3, (leader + 2) % 3);
+            federation.skew(wrong, skew_ms);
+            let reign = |this: &Federation| {
+                [leader, sound].map(|node| (this.node(node).leader(), this.node(node).status().term))
+            };
+            let before = reign(&federation);
+            let mut refused = false;
+            for second in 1..=60 {
+                let receipt = federation.submit(sound, second, b"under load").await;
+                assert!(receipt.is_ok(), "{skew_ms} ms, {second} s: {receipt:?}");
+                assert_eq!(reign(&federation), before, "{skew_ms} ms, {second} s");
+                refused |= !federation.node(leader).status().clock_refusals.is_empty();
+                SimRuntime::sleep(Duration::from_secs(1)).await;
+            }
+            assert!(refused, "the wrong clock did its work");
+            federation.all_reach(&[leader, sound], 61).await;
+            federation.skew(wrong, 0);
+            federation.all_reach(&ALL, 61).await;
+            assert_eq!(reign(&federation), before, "{skew_ms} ms, set right");
+        });
+    }
+}
+
 #[test]
 fn a_core_node_that_was_put_back_does_not_take_part() {
     simulate(5, || async {

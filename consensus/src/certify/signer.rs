@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::history::History;
 use super::{CLOCK_SKEW_MS, CosignRefusal, CosignResult, Identity, REQUEST_WAIT_MS, View};
-use crate::checkpoint::{Checkpoint, SigningGuard, cosign};
+use crate::checkpoint::{Checkpoint, Core, SigningGuard, cosign};
+use crate::clock::{Anchor, Clocks};
 use crate::ids::{NodeId, UnixMillis};
 
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Signer {
     /// On its way there.
     persisting: Option<SigningGuard>,
     wanted: BTreeMap<NodeId, Wanted>,
+    /// Core members whose clock agreed with this node's when they last asked.
+    agreeing: BTreeMap<NodeId, Anchor>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +36,9 @@ struct Wanted {
 pub(super) enum Confirmed {
     /// A certificate agreed with it in this life; so far has it jumped ahead since.
     ByCertificate { jump_ms: u64 },
-    /// No certificate in this life: who asks must agree; for its own round, a quorum that it completes.
-    ByOthers { a_quorum: bool },
+    /// No certificate in this life. Whom it answers, when more than all liars that the core puts up with have asked with
+    /// clocks that agree with its own; its own round, when that lacks nothing but its signature.
+    ByOthers { for_askers: bool, for_itself: bool },
     /// Nothing was ever certified.
     Founding,
 }
@@ -51,7 +55,7 @@ pub(super) type Answer = (NodeId, Checkpoint, CosignResult);
 
 impl Signer {
     pub fn new(identity: Identity, guard: SigningGuard) -> Self {
-        Self { identity, guard, persisting: None, wanted: BTreeMap::new() }
+        Self { identity, guard, persisting: None, wanted: BTreeMap::new(), agreeing: BTreeMap::new() }
     }
 
     /// Keeps a request. Returns the one that it takes the place of, when that was for something else.
@@ -60,11 +64,21 @@ impl Signer {
         from: NodeId,
         checkpoint: Checkpoint,
         asked_at: Option<UnixMillis>,
-        now: UnixMillis,
+        clocks: Clocks,
     ) -> Option<Checkpoint> {
+        let now = clocks.wall;
         let ahead_of_asker_ms = asked_at.map(|asked_at| now.since(asked_at));
+        self.agreeing.remove(&from);
+        self.agreeing.extend(asked_at.and_then(|asked_at| Anchor::of(asked_at, clocks)).map(|agreed| (from, agreed)));
         let replaced = self.wanted.insert(from, Wanted { checkpoint, arrived: now, ahead_of_asker_ms })?;
         (replaced.checkpoint != checkpoint).then_some(replaced.checkpoint)
+    }
+
+    /// Whether so many members of `core` agree with this node's clock that one of them is honest. One that jumped ahead
+    /// since they asked is not what they agreed with.
+    pub fn askers_agree(&self, core: &Core, clocks: Clocks) -> bool {
+        let holds = |node, agreed: &Anchor| core.member(node).is_some() && agreed.jump_ms(clocks) == 0;
+        self.agreeing.iter().filter(|(node, agreed)| holds(node, agreed)).count() > core.tolerated_liars()
     }
 
     /// A record that is not the one on its way (a repeated completion) changes nothing.
@@ -156,7 +170,8 @@ impl Signer {
             (Confirmed::ByOthers { .. }, Some(ahead_ms)) if ahead_ms > CLOCK_SKEW_MS => {
                 refuse(CosignRefusal::ClockAhead { ahead_ms })
             }
-            (Confirmed::ByOthers { a_quorum: false }, None) => Verdict::Wait,
+            (Confirmed::ByOthers { for_askers: false, .. }, Some(_))
+            | (Confirmed::ByOthers { for_itself: false, .. }, None) => Verdict::Wait,
             _ => self.sign_anew(checkpoint, now),
         }
     }

@@ -436,8 +436,8 @@ fn a_clock_that_jumped_ahead_signs_and_records_nothing_and_signs_on_when_it_is_r
         [Output::SendReply { result: CosignResult::Signed(_), .. }]
     ));
 
-    // Another life, begun with the wrong clock: only who asks can tell.
-    let mut again = Bench::of_four(1).follow(0);
+    // Another life, begun with the wrong clock: only who asks can tell. In a core of three nobody lies.
+    let mut again = Bench::new(1, vec![core_of(1, &[0, 1, 2])]).follow(0);
     again.certifier = Certifier::new(identity(1), SigningGuard::new(), Some(seen), at(JUMP_MS));
     again.step_at(jumped(0), Input::LeaderChanged { leader: Some(node(0)) });
     again.step_at(jumped(0), Input::Applied(end(2)));
@@ -449,6 +449,43 @@ fn a_clock_that_jumped_ahead_signs_and_records_nothing_and_signs_on_when_it_is_r
         ),
         "however old the certificate is that it knows"
     );
+}
+
+/// One liar must not confirm a clock that is years ahead: the record of such a signature can't be taken back.
+#[test]
+fn a_liar_that_asks_confirms_no_clock() {
+    const YEARS_MS: u64 = 3 * 365 * 24 * 3_600_000;
+    /// Anybody may ask, and it is another member's turn.
+    const LATER_MS: u64 = SILENCE_MS + TURN_MS;
+    let wrong = |ms: u64| Clocks { wall: at(ms + YEARS_MS), boot_ms: ms };
+    let second = checkpoint(end(2));
+    let ask = |from, asked_at| Input::CosignRequest { from: node(from), checkpoint: second, asked_at };
+    let silent = |outputs: Vec<Output>, what: &str| assert_eq!(outputs, [], "{what}");
+    for members in [&[0, 1, 2][..], &[0, 1, 2, 3]] {
+        let mut victim = Bench::new(1, vec![core_of(1, members)]);
+        let seen = certificate(&victim.cores[0], &members[..3], checkpoint(end(1)), at(0).seconds());
+        victim.certifier = Certifier::new(identity(1), SigningGuard::new(), Some(seen), at(YEARS_MS));
+        silent(victim.step_at(wrong(0), Input::LeaderChanged { leader: Some(node(0)) }), "a leader");
+        silent(victim.step_at(wrong(0), Input::Applied(end(2))), "a batch");
+        silent(victim.step_at(wrong(10), ask(0, UnixMillis(u64::MAX))), "a clock at the end of all times");
+        if members.len() == 3 {
+            continue; // No liar is put up with: who knows the victim's clock is believed.
+        }
+        silent(victim.step_at(wrong(20), ask(0, at(20 + YEARS_MS))), "one that knows this clock");
+        let honest = victim.step_at(wrong(LATER_MS), ask(2, at(LATER_MS)));
+        let says = |output: &Output| matches!(output, Output::PersistGuard { .. });
+        assert!(!honest.iter().any(says), "{honest:?}");
+        let not_yet = CosignResult::NotYet { applied: LedgerSize(2) };
+        assert!(honest.contains(&Output::SendReply { to: node(0), checkpoint: second, result: not_yet }), "{honest:?}");
+        let refusal = CosignRefusal::ClockAhead { ahead_ms: YEARS_MS };
+        assert!(honest.contains(&refused(2, second, refusal)[0]), "{honest:?}");
+        // The clock is set right: two honest members are more than the liars that a core of four puts up with.
+        silent(victim.step(LATER_MS + 10, ask(0, at(20 + YEARS_MS))), "the liar again");
+        silent(victim.step(LATER_MS + 20, ask(2, at(LATER_MS + 20))), "one alone");
+        let signed = answers(victim.run(LATER_MS + 30, ask(3, at(LATER_MS + 30))));
+        let by_now = |o: &Output| matches!(o, Output::SendReply { result: CosignResult::Signed(s), .. } if s.time() <= at(LATER_MS + 30));
+        assert!(!signed.is_empty() && signed.iter().all(by_now), "{signed:?}");
+    }
 }
 
 #[test]

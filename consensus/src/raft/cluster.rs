@@ -336,7 +336,8 @@ async fn found<Rt: AsyncRuntime>(
 }
 
 /// Steps down when a majority cannot be had because of this leader's clock, or because its newest batches became
-/// too old while it had nobody to send them to (a new term makes those acceptable again).
+/// too old while it had nobody to send them to (a new term makes those acceptable again). Refusals alone say nothing:
+/// while entries are committed, it is the clock of who refuses that is wrong, or its word.
 struct ClockWatch<Rt: AsyncRuntime> {
     seat: RaftId,
     raft: Raft<TypeConfig<Rt>, StateMachine>,
@@ -347,24 +348,25 @@ struct ClockWatch<Rt: AsyncRuntime> {
 
 impl<Rt: AsyncRuntime> ClockWatch<Rt> {
     async fn run(self) {
-        let mut stalled_since: Option<UnixMillis> = None;
+        // Where the commitment stood when it last moved, was complete, or was held up by no clock; and when that was.
+        let mut moved: (Option<LogId>, UnixMillis) = (None, (self.clock)());
         loop {
             TypeConfig::<Rt>::sleep(CLOCK_WATCH).await;
             if self.raft.metrics().borrow_watched().running_state.is_err() {
                 return;
             }
-            let now = (self.clock)();
+            let (now, committed) = ((self.clock)(), self.log.committed());
             let refusing: BTreeSet<RaftId> = self.book.clock_refusals().into_keys().collect();
-            let leads = self.raft.as_leader().is_ok();
-            if !leads || refusing.is_empty() {
-                stalled_since = None;
-                continue;
+            let blamed = !refusing.is_empty() && self.raft.as_leader().is_ok();
+            let waits = blamed && committed < self.log.last_log_id();
+            if !waits || committed != moved.0 {
+                moved = (committed, now);
             }
-            let stalled = now.since(*stalled_since.get_or_insert(now)) > CLOCK_SKEW_MS_MAX;
-            if self.blocks_majority(refusing.len()) || stalled {
+            let stalled = now.since(moved.1) > CLOCK_SKEW_MS_MAX;
+            if blamed && (self.blocks_majority(refusing.len()) || stalled) {
                 let aged = self.log.tip().is_some_and(|tip| now.since(tip.time) > CLOCK_SKEW_MS_MAX);
                 self.step_down(refusing, aged).await;
-                stalled_since = None;
+                moved = (committed, (self.clock)());
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use tessera_consensus::certify::{BatchEnd, Certifier, CosignResult, Identity, Input, Output, View};
+use tessera_consensus::certify::{BatchEnd, Certifier, CosignResult, Identity, Input, Output, ReplyFault, View};
 use tessera_consensus::checkpoint::{Certificate, Checkpoint, SignedCheckpoint, SigningGuard};
 use tessera_consensus::grpc::Call;
 use tessera_consensus::grpc::client::GrpcTransport;
@@ -33,6 +33,7 @@ use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::batch_ends::BatchEnds;
 use super::clock::clocks;
 use super::seat::GUARD;
 use super::{Member, locked};
@@ -155,15 +156,13 @@ pub async fn start(member: &Arc<Member>, tasks: &mut JoinSet<anyhow::Result<()>>
     let transport = GrpcTransport::new(identity, allowed(member)?);
     let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
     // First where the ledger stands: what Raft applies again or anew comes behind it, in order.
-    inputs.try_send((Input::Applied(batch_end(&member.replica.checkpoint()?)), None))?;
+    let ends = Arc::new(BatchEnds::default());
+    ends.push(batch_end(&member.replica.checkpoint()?));
     let listener = {
-        let (member, inputs) = (Arc::downgrade(member), inputs.clone());
+        let (member, ends) = (Arc::downgrade(member), ends.clone());
         Arc::new(move |applied: &tessera_consensus::replica::Applied| {
             let Some(member) = member.upgrade() else { return };
-            let end = batch_end(&applied.checkpoint);
-            // A full queue loses a batch end; the next one is certified in its place.
-            let full = inputs.try_send((Input::Applied(end), None)).is_err();
-            tracing::trace!(full, size = end.size.0, "applied");
+            ends.push(batch_end(&applied.checkpoint));
             member.advanced();
         })
     };
@@ -206,7 +205,7 @@ pub async fn start(member: &Arc<Member>, tasks: &mut JoinSet<anyhow::Result<()>>
     }
     let handle = CoreHandle { raft: raft.clone(), inputs: inputs.clone() };
     member.core.set(handle).ok().context("the core was started twice")?;
-    let driver = Driver::new(member.clone(), raft.clone(), transport, inputs, directory.join(GUARD))?;
+    let driver = Driver::new(member.clone(), raft.clone(), transport, inputs, ends, directory.join(GUARD))?;
     tasks.spawn(driver.run(receiver));
     tasks.spawn(async move { anyhow::bail!("Raft has stopped: {}; start the node again", raft.stopped().await) });
     Ok(())
@@ -230,6 +229,7 @@ struct Driver {
     raft: RaftCore,
     transport: GrpcTransport,
     inputs: mpsc::Sender<Asked>,
+    ends: Arc<BatchEnds>,
     certifier: Certifier,
     guard: PathBuf,
     /// Who waits for an answer about what; at most one request and one that it replaced of each core node.
@@ -244,6 +244,7 @@ impl Driver {
         raft: RaftCore,
         transport: GrpcTransport,
         inputs: mpsc::Sender<Asked>,
+        ends: Arc<BatchEnds>,
         guard: PathBuf,
     ) -> anyhow::Result<Self> {
         let record = match std::fs::read(&guard) {
@@ -264,7 +265,7 @@ impl Driver {
         let certifier = Certifier::new(identity, record, member.replica.certificate(), UnixMillis(now_ms()));
         let seats = Mutex::new(seats(&member.replica)?);
         let waiting = Vec::new();
-        Ok(Self { member, raft, transport, inputs, certifier, guard, waiting, leader: None, seats })
+        Ok(Self { member, raft, transport, inputs, ends, certifier, guard, waiting, leader: None, seats })
     }
 
     async fn run(mut self, mut receiver: mpsc::Receiver<Asked>) -> anyhow::Result<()> {
@@ -275,6 +276,7 @@ impl Driver {
                     self.look_for_the_leader().await?;
                     self.step(Input::Tick).await?;
                 }
+                () = self.ends.arrived() => self.take_batch_ends().await?,
                 asked = receiver.recv() => {
                     let Some((input, reply)) = asked else { return Ok(()) };
                     if let (Input::CosignRequest { from, checkpoint, .. }, Some(reply)) = (&input, reply) {
@@ -297,6 +299,19 @@ impl Driver {
     }
 
     async fn step(&mut self, input: Input) -> anyhow::Result<()> {
+        self.take_batch_ends().await?;
+        self.step_once(input).await
+    }
+
+    /// What was applied is known before anything else is judged.
+    async fn take_batch_ends(&mut self) -> anyhow::Result<()> {
+        for end in self.ends.take() {
+            self.step_once(Input::Applied(end)).await?;
+        }
+        Ok(())
+    }
+
+    async fn step_once(&mut self, input: Input) -> anyhow::Result<()> {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let cores = [self.member.replica.core()?];
@@ -339,6 +354,10 @@ impl Driver {
                     ours.size.0
                 );
                 self.member.set_divergence(what);
+            }
+            // This node's own clock may be the one that is wrong; who is behind or ahead is not accused.
+            Output::FaultyReply { peer, fault: fault @ ReplyFault::Clock { .. } } => {
+                tracing::info!(peer = self.member.peer_name(&peer), %fault, "a cosignature is not counted");
             }
             Output::FaultyReply { peer, fault } => {
                 self.member.suspect(peer, &format_args!("a cosignature that is not counted: {fault}"));

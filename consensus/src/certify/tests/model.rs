@@ -226,13 +226,15 @@ impl World {
         }
     }
 
-    /// From now on messages arrive, disks write, and all honest members apply one history to one size.
+    /// From now on messages arrive, disks write, and all honest members, started together on the certificate that they
+    /// kept, apply one history to one size.
     fn heal(&mut self, seconds: u64) {
         self.largest += 2;
+        let kept = self.certificates.last().map(|(newest, _)| newest.clone());
         for member in 1..MEMBERS {
             let state = &mut self.members[member];
             let now = self.now.plus_ms(state.clock_ahead_ms);
-            state.certifier = Certifier::new(identity(member), state.disk.clone(), None, now);
+            state.certifier = Certifier::new(identity(member), state.disk.clone(), kept.clone(), now);
             (state.persisting, state.branch, state.applied) = (None, 0, 0);
             (0..self.largest).for_each(|_| self.apply(member));
         }
