@@ -11,14 +11,16 @@
 //! Chains may have holes for a short while, because a writer that lost a race takes the number again: up to
 //! [`HOLES_MAX`] free numbers are passed over before a chain is taken to end.
 
+mod places;
 mod problem;
 
+pub use places::{NextFree, PlaceError, next_free, places, presence};
 pub use problem::{AuthorFault, Cause, Problem, Unread};
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use tessera_consensus::replica::{Replica, ReplicaError};
+use tessera_consensus::replica::{Moment, Replica, ReplicaError};
 use tessera_consensus::wire::v1::{CommandBody, Kind, Leaf};
 use tessera_consensus::{LedgerIndex, NodeId, SiteId, kernel};
 use tessera_policy::{Identifier, ReleaseEvent, ReleaseState};
@@ -28,7 +30,7 @@ use crate::ids::RecordId;
 use crate::machine::{self, TagRecord};
 use crate::wire::v1::{
     self, AmendmentDetails, AmendmentPublic, ConsentDetails, ConsentPublic, LinkDetails, LinkPublic, LinkSealed,
-    Presence, Sealed, StudyDetails, StudyPublic, StudySealed, Tag,
+    Sealed, StudyDetails, StudySealed, Tag,
 };
 use crate::wire::{DecodeError, Format};
 
@@ -143,7 +145,7 @@ impl History {
 
     /// Keeps the amendments that name a study record of theirs; the others are problems. The machine lets a node
     /// amend its own study records only.
-    fn match_amendments(&mut self, replica: &Replica) -> Result<(), ReplicaError> {
+    fn match_amendments(&mut self, moment: &Moment) -> Result<(), ReplicaError> {
         let amendments = std::mem::take(&mut self.amendments);
         for amendment in amendments {
             let FoundAmendment { place, of, details } = &amendment;
@@ -154,11 +156,11 @@ impl History {
                 self.amendments.push(amendment);
                 continue;
             }
-            let amended = machine::tag(replica.view(), of)?.map(|record| record.index);
+            let amended = machine::tag(moment.view(), of)?.map(|record| record.index);
             let unread = |problem: &Problem| problem.index == amended && problem.may_hide_something();
             let cause = match amended.is_some() && self.problems.iter().any(unread) {
                 true => Cause::Unread(Unread::Amended),
-                false => problem::blame(replica, place.index, AuthorFault::AmendsAnother)?,
+                false => problem::blame(moment, place.index, AuthorFault::AmendsAnother)?,
             };
             self.problems.push(Problem { site: Some(details.site.clone()), index: Some(place.index), cause });
         }
@@ -174,72 +176,23 @@ impl History {
     }
 }
 
-/// Walks all chains of all `keys` (one identifier's years, and those of linked identifiers).
+/// Walks all chains of all `keys` (one identifier's years, and those of linked identifiers), at one moment of the
+/// ledger: a record that moves meanwhile from one chain to another would be missing, or its author blamed.
 pub fn look_up(replica: &Replica, keys: &[IdentifierKey]) -> Result<History, ReplicaError> {
-    let mut history = History::default();
-    let authors = Authors::default();
-    let certified = replica.certificate().map_or(0, |c| c.checkpoint().size.0);
+    let (moment, mut history, authors) = (&replica.moment(), History::default(), Authors::default());
+    let certified = moment.certificate().map_or(0, |certificate| certificate.checkpoint().size.0);
     for key in keys {
-        history.take(Walk { replica, key, certified, authors: &authors }.all()?);
+        history.take(Walk { moment, key, certified, authors: &authors }.all()?);
     }
-    history.match_amendments(replica)?;
+    history.match_amendments(moment)?;
     Ok(history)
-}
-
-/// Where a writer's next record goes.
-#[derive(Clone, Debug)]
-pub struct NextFree {
-    pub tag: Tag,
-    /// `None` when the site's presence is in the ledger already.
-    pub presence: Option<Tag>,
-}
-
-/// Why there is no place for a record.
-#[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    /// Nobody would read what lies behind.
-    #[error("{site} has {CHAIN_MAX} records of this kind for the patient in one year already, and more are not read")]
-    ChainFull { site: SiteId },
-}
-
-/// The next free places for a record of `kind` that `site` writes under `key`; `reserved` are places of records
-/// that are on their way.
-pub fn next_free(
-    replica: &Replica,
-    key: &IdentifierKey,
-    site: &SiteId,
-    kind: Kind,
-    reserved: &dyn Fn(&Tag) -> bool,
-) -> Result<NextFree, PlaceError> {
-    let walk = Walk { replica, key, certified: 0, authors: &Authors::default() };
-    let chain = Chain::Site { site, kind };
-    let mut free = None;
-    for counter in 0..CHAIN_MAX {
-        let tag = key.tag(chain, counter);
-        if machine::tag(replica.view(), &tag).map_err(ReplicaError::from)?.is_none() && !reserved(&tag) {
-            free = Some(tag);
-            break;
-        }
-    }
-    let tag = free.ok_or_else(|| PlaceError::ChainFull { site: site.clone() })?;
-    let (sites, free) = walk.presences(reserved, &mut Vec::new())?;
-    let presence = (!sites.contains(site)).then_some(free);
-    Ok(NextFree { tag, presence })
-}
-
-/// A presence that says that `site` has something under `key`.
-pub fn presence(key: &IdentifierKey, kind: Kind, site: &SiteId, tag: Tag, rng: &mut dyn rand::CryptoRng) -> Presence {
-    let sealed = key.seal(Binding::tag(kind, Part::PresenceSite, &tag), site.as_str().as_bytes(), rng);
-    Presence { tag, site: sealed }
 }
 
 /// The sites for which the nodes met so far speak: few nodes sign all of a patient's records.
 type Authors = RefCell<BTreeMap<NodeId, Vec<SiteId>>>;
 
 struct Walk<'a> {
-    replica: &'a Replica,
+    moment: &'a Moment,
     key: &'a IdentifierKey,
     certified: u64,
     authors: &'a Authors,
@@ -282,16 +235,16 @@ impl Walk<'_> {
         Ok(history)
     }
 
-    /// The sites of the presence chain, and the chain's first free tag.
+    /// The sites of the presence chain, and the chain's first free tag, if it has one that is read.
     fn presences(
         &self,
         reserved: &dyn Fn(&Tag) -> bool,
         problems: &mut Vec<Problem>,
-    ) -> Result<(Vec<SiteId>, Tag), ReplicaError> {
+    ) -> Result<(Vec<SiteId>, Option<Tag>), ReplicaError> {
         let (mut sites, mut free, mut holes) = (Vec::new(), None, 0);
         for counter in 0..CHAIN_MAX {
             let tag = self.key.tag(Chain::Presence, counter);
-            let Some(index) = machine::presence(self.replica.view(), &tag)? else {
+            let Some(index) = machine::presence(self.moment.view(), &tag)? else {
                 if !reserved(&tag) {
                     free = free.or(Some(tag));
                 }
@@ -312,22 +265,12 @@ impl Walk<'_> {
             // A site that comes later could be anywhere behind, with a denial: what was not read may not be passed over.
             problems.push(Problem { site: None, index: None, cause: Cause::Unread(Unread::ChainTooLong) });
         }
-        let free = free.unwrap_or_else(|| self.key.tag(Chain::Presence, CHAIN_MAX));
         Ok((sites, free))
     }
 
     fn presence_site(&self, index: LedgerIndex, tag: &Tag) -> Result<SiteId, Unreadable> {
         let (body, _) = self.entry(index)?;
-        let presences: Vec<Presence> = match body.kind {
-            v1::STUDY => StudyPublic::from_bytes(&body.public)?.presence.into_iter().collect(),
-            v1::AMENDMENT => AmendmentPublic::from_bytes(&body.public)?.presence.into_iter().collect(),
-            v1::CONSENT => ConsentPublic::from_bytes(&body.public)?.presence.into_iter().collect(),
-            v1::LINK => {
-                LinkPublic::from_bytes(&body.public)?.halves.into_iter().filter_map(|half| half.presence).collect()
-            }
-            _ => Vec::new(),
-        };
-        let presence = presences.into_iter().find(|presence| presence.tag == *tag);
+        let presence = places::of(body.kind, &body.public)?.presences.into_iter().find(|presence| presence.tag == *tag);
         // The state has the presence from this very entry.
         let presence = presence.ok_or(Unreadable::Here(Unread::Damaged))?;
         let site = self.key.open(Binding::tag(body.kind, Part::PresenceSite, tag), &presence.site)?;
@@ -344,7 +287,7 @@ impl Walk<'_> {
         let speaks = match known {
             Some(speaks) => speaks,
             None => {
-                let node = kernel::node(self.replica.view(), &author).map_err(ReplicaError::from)?;
+                let node = kernel::node(self.moment.view(), &author).map_err(ReplicaError::from)?;
                 let declared = node.map(|node| node.join.join.sites).unwrap_or_default();
                 let sites: Vec<SiteId> = declared.into_iter().map(|declared| declared.id).collect();
                 let speaks = sites.contains(site);
@@ -359,7 +302,7 @@ impl Walk<'_> {
         let mut holes = 0;
         for counter in 0..CHAIN_MAX {
             let tag = self.key.tag(Chain::Site { site, kind }, counter);
-            let Some(record) = machine::tag(self.replica.view(), &tag)? else {
+            let Some(record) = machine::tag(self.moment.view(), &tag)? else {
                 holes += 1;
                 if holes > HOLES_MAX {
                     return Ok(());
@@ -381,7 +324,7 @@ impl Walk<'_> {
         let cause = match why {
             Unreadable::Replica(error) => return Err(error),
             Unreadable::Here(unread) => Cause::Unread(unread),
-            Unreadable::Written(fault) => problem::blame(self.replica, index, fault)?,
+            Unreadable::Written(fault) => problem::blame(self.moment, index, fault)?,
         };
         Ok(Problem { site: site.cloned(), index: Some(index), cause })
     }
@@ -433,7 +376,7 @@ impl Walk<'_> {
                 agrees("author", details.author == *site)?;
                 // A revocation names the public id; under another one the consent could not be revoked.
                 agrees("id", details.consent == id)?;
-                let known = machine::consent(self.replica.view(), &id).map_err(ReplicaError::from)?;
+                let known = machine::consent(self.moment.view(), &id).map_err(ReplicaError::from)?;
                 let revoked = known.and_then(|known| known.revoked);
                 history.consents.push(FoundConsent { place, details, revoked });
             }
@@ -442,8 +385,7 @@ impl Walk<'_> {
     }
 
     fn entry(&self, index: LedgerIndex) -> Result<(CommandBody, Option<Vec<u8>>), Unreadable> {
-        let entry =
-            self.replica.entry(index)?.ok_or(ReplicaError::Corrupt { what: "an entry that the state names" })?;
+        let entry = self.moment.entry(index)?.ok_or(ReplicaError::Corrupt { what: "an entry that the state names" })?;
         Ok((Leaf::from_bytes(&entry.leaf)?.command.body, entry.sealed))
     }
 }

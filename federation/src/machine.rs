@@ -21,7 +21,7 @@
 //! | receipt | no | the disclosure exists; this node speaks for the side; one for each side |
 //! | break-glass, recognition | may | id free; this node speaks for the site |
 //! | recall acknowledgement | no | the disclosure exists; this node speaks for its requester; once |
-//! | audit anchor | no | this node speaks for the site; one for each beginning of a period |
+//! | audit anchor | no | this node speaks for the site; one of this node for each beginning of a period |
 //! | rule base, contract, expert, consultation, erasure | may | well-formed; rejected as not active until governed |
 
 mod registrations;
@@ -127,7 +127,11 @@ pub fn registrations(state: &(impl StateRead + ?Sized), node: &NodeId) -> Result
 }
 
 fn registrations_key(node: &NodeId) -> Vec<u8> {
-    key(b'r', &[&[node.hash().algorithm().into()][..], node.hash().as_bytes()].concat())
+    key(b'r', &node_key(node))
+}
+
+fn node_key(node: &NodeId) -> Vec<u8> {
+    [&[node.hash().algorithm().into()][..], node.hash().as_bytes()].concat()
 }
 
 fn id_key(kind: Kind, id: &[u8]) -> Vec<u8> {
@@ -138,14 +142,26 @@ fn acknowledgement_id(public: &v1::RecallAcknowledgementPublic) -> Vec<u8> {
     [public.recall.as_bytes().as_slice(), public.disclosure.as_bytes()].concat()
 }
 
-fn anchor_id(public: &v1::AuditAnchorPublic) -> Vec<u8> {
-    [&public.from.0.to_be_bytes(), public.site.as_str().as_bytes()].concat()
+/// Each node keeps records of its own, also where two speak for one site.
+fn anchor_id(node: &NodeId, public: &v1::AuditAnchorPublic) -> Vec<u8> {
+    [node_key(node).as_slice(), &public.from.0.to_be_bytes(), public.site.as_str().as_bytes()].concat()
 }
 
-/// The entry that took effect with the name (tag or id) that a command of this kind carries, whoever wrote it.
-/// `None` when there is none, or when the kind takes no effect.
+/// The entries of a node's audit anchors, in the order of their periods, at most `limit`.
+pub fn anchors(
+    state: &(impl StateRead + ?Sized),
+    node: &NodeId,
+    limit: usize,
+) -> Result<Vec<LedgerIndex>, EngineError> {
+    let pairs = state.read_prefix(&id_key(v1::AUDIT_ANCHOR, &node_key(node)), limit)?;
+    Ok(pairs.iter().map(|(_, index)| own(index)).collect())
+}
+
+/// The entry that took effect with the name (tag or id) that a command of this kind by `node` carries, whoever wrote
+/// it. `None` when there is none, or when the kind takes no effect.
 pub fn applied_at(
     state: &(impl StateRead + ?Sized),
+    node: &NodeId,
     kind: Kind,
     public: &[u8],
 ) -> Result<Option<LedgerIndex>, EngineError> {
@@ -179,7 +195,7 @@ pub fn applied_at(
             named(public, |p: v1::RecognitionPublic| read(state, id_key(kind, p.recognition.as_bytes())))
         }
         v1::RECALL_ACKNOWLEDGEMENT => named(public, |p| read(state, id_key(kind, &acknowledgement_id(&p)))),
-        v1::AUDIT_ANCHOR => named(public, |p| read(state, id_key(kind, &anchor_id(&p)))),
+        v1::AUDIT_ANCHOR => named(public, |p| read(state, id_key(kind, &anchor_id(node, &p)))),
         _ => Ok(None),
     }
 }
@@ -277,7 +293,10 @@ impl Step<'_, '_, '_> {
                 self.parsed(|step, p: v1::RecognitionPublic| step.own_act(&p.site, p.recognition.as_bytes()))
             }
             v1::RECALL_ACKNOWLEDGEMENT => self.parsed(Self::recall_acknowledgement),
-            v1::AUDIT_ANCHOR => self.parsed(|step, p: v1::AuditAnchorPublic| step.own_act(&p.site, &anchor_id(&p))),
+            v1::AUDIT_ANCHOR => self.parsed(|step, p: v1::AuditAnchorPublic| {
+                let id = anchor_id(&step.entry.node, &p);
+                step.own_act(&p.site, &id)
+            }),
             v1::RULE_BASE => self.parsed(|_, _: v1::RuleBasePublic| not_active()),
             v1::CONTRACT => self.parsed(|_, _: v1::ContractPublic| not_active()),
             v1::EXPERT => self.parsed(|_, _: v1::ExpertPublic| not_active()),

@@ -71,6 +71,7 @@ pub struct Draft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
     pub kind: Kind,
+    pub public: Vec<u8>,
     pub matter: Vec<u8>,
     /// Where it took effect; where it was rejected, otherwise.
     pub index: LedgerIndex,
@@ -170,6 +171,8 @@ pub struct Outbox {
     node: NodeId,
     key: SigningKey,
     state: Mutex<State>,
+    /// Commands that may wait, by lane.
+    room: [u64; 2],
 }
 
 impl Outbox {
@@ -188,13 +191,19 @@ impl Outbox {
         let begin = |held: &Held| Progress { told: held.first, ..Progress::default() };
         let progress = [begin(&places.urgent), begin(&places.bulk)];
         let state = State { places, progress, unsynced: Vec::new(), entropy };
-        let outbox = Self { engine, federation, node, key, state: Mutex::new(state) };
+        let room = [URGENT_COMMANDS_MAX, OUTBOX_COMMANDS_MAX];
+        let outbox = Self { engine, federation, node, key, state: Mutex::new(state), room };
         outbox.begin_incarnation(&mut outbox.state(), Incarnation(0))?;
         Ok(outbox)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves room for fewer commands: for tests of what happens when it is full.
+    pub fn shrink(&mut self, urgent: u64, bulk: u64) {
+        self.room = [urgent.min(URGENT_COMMANDS_MAX), bulk.min(OUTBOX_COMMANDS_MAX)];
     }
 
     /// Commands that wait for certification.
@@ -209,7 +218,7 @@ impl Outbox {
         let mut state = self.state();
         let mut places = state.places;
         for Draft { lane, kind, public, sealed, matter } in drafts {
-            let limit = if lane == Lane::Urgent { URGENT_COMMANDS_MAX } else { OUTBOX_COMMANDS_MAX };
+            let limit = self.room[slot(lane)];
             let held = places.lane_mut(lane);
             let waiting = held.next - held.first;
             if waiting >= limit {
@@ -245,6 +254,24 @@ impl Outbox {
         drop(state);
         let number = |place: u64| Sequence(place - base);
         Ok((from..).zip(stored).map(|(place, stored)| self.sign(stream, number(place), stored)).collect())
+    }
+
+    /// Kinds and public parts of commands that nothing was told of yet, at most `limit`, the oldest of each lane first.
+    pub fn untold(&self, limit: usize) -> Result<Vec<(Kind, Vec<u8>)>, OutboxError> {
+        let state = self.state();
+        let mut untold = Vec::new();
+        for lane in Lane::ALL {
+            let (mut from, until) = (state.progress[slot(lane)].told, state.places.lane(lane).next);
+            while from < until && untold.len() < limit {
+                let stored = self.stored(lane, from, until, limit - untold.len())?;
+                if stored.is_empty() {
+                    break;
+                }
+                from += stored.len() as u64;
+                untold.extend(stored.into_iter().map(|stored| (stored.kind, stored.public)));
+            }
+        }
+        Ok(untold)
     }
 
     fn sign(&self, stream: Stream, sequence: Sequence, stored: Stored) -> Submission {
@@ -354,7 +381,9 @@ impl Outbox {
 
     /// Where the content of `stored` took effect under whatever number of ours.
     fn applied_at(&self, replica: &Replica, stored: &Stored) -> Result<Option<LedgerIndex>, OutboxError> {
-        let Some(index) = machine::applied_at(replica.view(), stored.kind, &stored.public)? else { return Ok(None) };
+        let Some(index) = machine::applied_at(replica.view(), &self.node, stored.kind, &stored.public)? else {
+            return Ok(None);
+        };
         let Some(entry) = replica.entry(index)? else { return Ok(None) };
         let body = Leaf::from_bytes(&entry.leaf)?.command.body;
         let same = body.stream.node == self.node
@@ -431,7 +460,7 @@ fn check(draft: &Draft) -> Result<(), OutboxError> {
 }
 
 fn told(stored: Stored, index: LedgerIndex, outcome: Result<(), Rejection>) -> Settled {
-    Settled { kind: stored.kind, matter: stored.matter, index, outcome }
+    Settled { kind: stored.kind, public: stored.public, matter: stored.matter, index, outcome }
 }
 
 fn prefix(federation: FederationId, part: u8) -> Vec<u8> {

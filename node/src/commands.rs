@@ -179,6 +179,9 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
         0 => say!("{}: none under this number, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
         count => say!("{}: {count} examinations, as of {}", done.patient, done.as_of.as_deref().unwrap_or("never")),
     }
+    if done.names_disagree {
+        say!("attention: {}", crate::control::wire::NAMES_DISAGREE);
+    }
     for study in &done.studies {
         let place = if study.here {
             " (here)"
@@ -196,6 +199,9 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
             study.site_name,
             study.study_uid
         );
+        if let Some(link) = study.by_link(&study.under) {
+            say!("           {link}");
+        }
         if study.collides {
             say!("           {}", crate::archive::copies::COLLIDES);
         }
@@ -224,11 +230,13 @@ async fn lookups(options: cli::Lookups) -> anyhow::Result<()> {
     if done.more {
         say!("older ones are not shown");
     }
+    let all = if done.warnings.is_empty() { "all" } else { "NOT all are here; the" };
     say!(
-        "all {} lookups of this node are as they were written down; the ledger confirms those of {} days",
+        "{all} {} lookups of this node are as they were written down; the ledger confirms those of {} days",
         done.checked,
         done.days_confirmed
     );
+    done.warnings.iter().for_each(|warning| say!("warning: {warning}"));
     Ok(())
 }
 

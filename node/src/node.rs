@@ -33,7 +33,7 @@ use crate::dicom::scp::{self, ScpConfig};
 use crate::ending::{self, Ending};
 use crate::founding;
 use crate::home::Home;
-use crate::member::{self, Member, core, following};
+use crate::member::{self, Member, again, core, following};
 
 /// How often it is looked whether a write has failed.
 const DISK_CHECK: Duration = Duration::from_secs(1);
@@ -112,6 +112,8 @@ async fn start(home: Home) -> anyhow::Result<Running> {
     let (following, sending) = (member.clone(), member.clone());
     tasks.spawn(async move { following::follow(following, inputs, receiver).await.context("following the ledger") });
     tasks.spawn(async move { following::send(sending).await.context("the outbox") });
+    let writing_again = member.clone();
+    tasks.spawn(async move { again::write_again(writing_again).await.context("what is written again") });
     tasks.spawn(watch_disks(member.clone()));
     tokio::spawn(following::register(member.clone()));
     if member.role == Role::Observer {

@@ -201,7 +201,17 @@ fn browser_shows_how_the_federation_stands_what_a_patient_has_and_to_a_regulator
     }
     overview_is_right(overview, &states[A], &phantom);
     history_is_right(history, &phantom, &name);
-    assert_eq!(rows(history, "Examinations under"), rows(by_number, "Examinations under"), "by either number");
+    // What a link brought says so; all else is the same.
+    let (mut found, mut linked) = (rows(by_number, "Examinations under"), 0);
+    for hospital in found.iter_mut().filter_map(|row| row.get_mut("Hospital")) {
+        if let Some((name, link)) = hospital.clone().split_once(" under ") {
+            assert!(link.starts_with("resident:…") && link.contains("by a link of "), "{hospital}");
+            linked += 1;
+            *hospital = name.to_owned();
+        }
+    }
+    assert!(linked > 0, "no row says that a link brought it: {found:?}");
+    assert_eq!(rows(history, "Examinations under"), found, "by either number");
     for stop in stops.as_array().expect("stops") {
         assert!(stop["outlined"] == true && stop["on_screen"] == true, "the focus can't be seen on {stop}");
     }

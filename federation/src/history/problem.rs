@@ -14,7 +14,7 @@
 //!
 //! Not here: what a holder or a page does about it.
 
-use tessera_consensus::replica::{Replica, ReplicaError};
+use tessera_consensus::replica::{Moment, ReplicaError};
 use tessera_consensus::wire::v1::{Leaf, sealed_hash};
 use tessera_consensus::{LedgerIndex, NodeId, SiteId, kernel};
 
@@ -78,13 +78,13 @@ pub enum AuthorFault {
 
 /// Puts a fault down to the author of an entry, once it is proved that the author committed to what lies here; without
 /// that proof this replica's copy is damaged.
-pub(super) fn blame(replica: &Replica, index: LedgerIndex, fault: AuthorFault) -> Result<Cause, ReplicaError> {
+pub(super) fn blame(moment: &Moment, index: LedgerIndex, fault: AuthorFault) -> Result<Cause, ReplicaError> {
     let missing = ReplicaError::Corrupt { what: "an entry that the state names" };
-    let entry = replica.entry(index)?.ok_or(missing)?;
+    let entry = moment.entry(index)?.ok_or(missing)?;
     let command = Leaf::from_bytes(&entry.leaf)?.command;
     let author = command.body.stream.node;
-    let record = kernel::node(replica.view(), &author)?;
-    let signed = record.is_some_and(|node| command.verify(replica.federation(), &node.join.join.keys.command).is_ok());
+    let record = kernel::node(moment.view(), &author)?;
+    let signed = record.is_some_and(|node| command.verify(moment.federation(), &node.join.join.keys.command).is_ok());
     // Without its body nothing but its public part was looked at, which the signature covers.
     let committed = entry.sealed.as_deref().is_none_or(|body| command.body.sealed == Some(sealed_hash(body)));
     Ok(if signed && committed { Cause::Author { author, fault } } else { Cause::Unread(Unread::Damaged) })

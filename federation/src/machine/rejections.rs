@@ -22,8 +22,11 @@ pub const RECEIPT_TAKEN: Rejection = Rejection(262);
 /// The examination is withdrawn, which is final: what is shown again is registered again.
 pub const WITHDRAWN: Rejection = Rejection(263);
 
-/// All numbers that the machine gives, with what they mean in plain words.
-const SENTENCES: [(Rejection, &str); 11] = [
+/// Never the machine's: a writer's own note that a record lost its place and that no other is left.
+pub const NO_PLACE_LEFT: Rejection = Rejection(u16::MAX);
+
+/// All numbers that the machine gives, and the writer's own, with what they mean in plain words.
+const SENTENCES: [(Rejection, &str); 12] = [
     (Rejection::UNKNOWN_KIND, "the kind is not known to the ledger's protocol version"),
     (Rejection::MALFORMED, "the public part is not well-formed, or the sealed body that the kind needs is missing"),
     (Rejection::NOT_ACTIVE, "the kind is not active in this federation yet"),
@@ -35,6 +38,7 @@ const SENTENCES: [(Rejection, &str); 11] = [
     (ID_TAKEN, "the random id is in use"),
     (RECEIPT_TAKEN, "this side's receipt is in the ledger already"),
     (WITHDRAWN, "the examination is withdrawn, which is final; register it again to show it again"),
+    (NO_PLACE_LEFT, "its place was taken, and no place is left this year that other hospitals would read"),
 ];
 
 /// In plain words, for logs and people.

@@ -46,6 +46,8 @@ pub(super) struct Pump<I: SessionInput> {
     input: mpsc::Sender<I>,
     wire: mpsc::Sender<Frame<I::Outgoing>>,
     queue: VecDeque<Frame<I::Outgoing>>,
+    /// What is queued waits.
+    held: bool,
     tick: Interval,
     lane: Lane,
     tasks: JoinSet<()>,
@@ -67,7 +69,7 @@ impl<I: SessionInput> Pump<I> {
         writing.spawn(write_all(writer, frames, input.clone()));
         let lane = Lane::open(jobs_max, &mut tasks);
         let tick = tokio::time::interval(TICK);
-        Self { inputs, input, wire, queue: VecDeque::new(), tick, lane, tasks, writing }
+        Self { inputs, input, wire, queue: VecDeque::new(), held: false, tick, lane, tasks, writing }
     }
 
     /// Queues a frame; it goes while [`Self::next`] is awaited.
@@ -75,9 +77,19 @@ impl<I: SessionInput> Pump<I> {
         self.queue.push_back(frame);
     }
 
-    /// Takes data frames back that are not yet with the writer.
-    pub fn discard_unsent_data(&mut self) {
-        self.queue.retain(|frame| !matches!(frame, Frame::Data { .. }));
+    /// What is queued waits for [`Self::resume`]. The writer has two frames at most, which go.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub fn resume(&mut self) {
+        self.held = false;
+    }
+
+    /// Takes back what is not yet with the writer; what is sent from now on goes.
+    pub fn discard_unsent(&mut self) {
+        self.queue.clear();
+        self.held = false;
     }
 
     /// The machine's next input. May be dropped at any time without loss.
@@ -89,7 +101,7 @@ impl<I: SessionInput> Pump<I> {
                 biased;
                 _ = self.tick.tick() => return I::tick(),
                 Some(input) = self.inputs.recv() => return input,
-                room = self.wire.reserve(), if !self.queue.is_empty() => match (room, self.queue.pop_front()) {
+                room = self.wire.reserve(), if !self.held && !self.queue.is_empty() => match (room, self.queue.pop_front()) {
                     (Ok(room), Some(frame)) => room.send(frame),
                     _ => return I::closed(),
                 },
@@ -117,9 +129,12 @@ impl<I: SessionInput> Pump<I> {
         });
     }
 
-    /// Sends what is still queued, and closes the stream.
+    /// Sends what is still queued, but for what is held, and closes the stream.
     pub async fn farewell(self) {
-        let Self { inputs, wire, queue, mut writing, tasks: _tasks, .. } = self;
+        let Self { inputs, wire, mut queue, held, mut writing, tasks: _tasks, .. } = self;
+        if held {
+            queue.clear();
+        }
         // The writer's own reports have no reader any more; it must not wait for one.
         drop(inputs);
         let sending = async move {
@@ -184,4 +199,64 @@ async fn write_all<I: SessionInput>(
     }
     // The other side may have closed first.
     let _ = writer.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll};
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::retrieve::HolderInput;
+    use crate::retrieve::wire::v1::{ToRequester, UnavailableCode};
+
+    /// Never says anything, and keeps what it hears.
+    #[derive(Clone, Default)]
+    struct Line(Arc<Mutex<Vec<u8>>>);
+
+    impl AsyncRead for Line {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<std::io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Line {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+            self.0.lock().expect("a lock").extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn frame(object: u32) -> Frame<ToRequester> {
+        Frame::Control(ToRequester::Unavailable { object, code: UnavailableCode::DAMAGED })
+    }
+
+    #[tokio::test]
+    async fn what_is_held_leaves_only_when_it_is_resumed() {
+        type Turn = fn(&mut Pump<HolderInput>);
+        // (what happens after the first frame was held; the frames that leave by the end)
+        let table: [(Turn, &[u32]); 3] = [(|_| {}, &[]), (Pump::resume, &[1, 2]), (Pump::discard_unsent, &[2])];
+        for (turn, expected) in table {
+            let line = Line::default();
+            let mut pump = Pump::<HolderInput>::open(line.clone(), 1);
+            pump.hold();
+            pump.send(frame(1));
+            while pump.next().now_or_never().is_some() {}
+            assert_eq!(pump.queue.len(), 1, "it stays in the queue");
+            turn(&mut pump);
+            pump.send(frame(2));
+            pump.farewell().await;
+            let written: Vec<u8> = expected.iter().flat_map(|object| frame(*object).to_parts().0).collect();
+            assert_eq!(*line.0.lock().expect("a lock"), written, "{expected:?}");
+        }
+    }
 }

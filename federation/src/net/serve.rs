@@ -156,7 +156,9 @@ impl Serving {
             let host = Arc::clone(&self.host);
             match output {
                 HolderOutput::Send(frame) => self.pump.send(frame),
-                HolderOutput::DiscardUnsent => self.pump.discard_unsent_data(),
+                HolderOutput::Hold => self.pump.hold(),
+                HolderOutput::Resume => self.pump.resume(),
+                HolderOutput::DiscardUnsent => self.pump.discard_unsent(),
                 HolderOutput::CatchUp { seen, note } => self.in_order(move || {
                     host.catch_up(&seen, note.as_deref());
                     None

@@ -25,13 +25,15 @@ mod fetching;
 pub mod frame;
 pub mod groups;
 mod holder;
+mod port;
 mod requester;
 mod serving;
 pub mod wire;
 
 pub use desk::{Busy, Desk};
-pub use holder::{
-    Allowed, Facts, Freshness, HolderInput, HolderOutput, HolderSession, HolderView, Identity, NewDisclosure, Outcome,
+pub use holder::HolderSession;
+pub use port::{
+    Allowed, Facts, Freshness, HolderInput, HolderOutput, HolderView, Identity, NewDisclosure, Outcome,
     RequesterRecord, Ruling, Stage,
 };
 pub use requester::{

@@ -20,7 +20,7 @@ use tessera_policy::{Purpose, Uid, UserAssertion};
 use super::fetching::{Arrival, Fetching, Transfer};
 use super::frame::{Frame, FrameError};
 use super::groups::GroupHash;
-use super::holder::Identity;
+use super::port::Identity;
 use super::wire::v1::{
     Basis, BreakGlass, Challenge, Party, Reading, Receipt, Refusal, RetrievalId, RetrievalRequest, Seen, SignedReceipt,
     SignedRefusal, StopCode, StudyRef, ToHolder, ToRequester, UnavailableCode, VERSION,

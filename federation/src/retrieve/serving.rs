@@ -10,7 +10,8 @@ use tessera_consensus::{Hash, UnixMillis};
 
 use super::frame::Frame;
 use super::groups::{GroupHash, group_bytes, group_count, is_transferable};
-use super::holder::{Allowed, Asked, HolderOutput};
+use super::holder::Asked;
+use super::port::{Allowed, HolderOutput};
 use super::wire::v1::{Reading, Receipt, ToRequester, UnavailableCode, Want, transcript};
 use super::{READ_AHEAD_GROUPS, WANTED_GROUPS_MAX};
 use crate::ids::DisclosureId;

@@ -260,6 +260,9 @@ fn acts_of_one_site() {
             line(C, AUDIT_ANCHOR, anchor("hospital-c", 0), rejected(ID_TAKEN)),
             line(C, AUDIT_ANCHOR, anchor("hospital-c", 10), APPLIED),
             line(B, AUDIT_ANCHOR, anchor("clinic-b", 0), APPLIED),
+            line(B, AUDIT_ANCHOR, anchor("hospital-b", 0), APPLIED),
+            line(B2, AUDIT_ANCHOR, anchor("hospital-b", 0), APPLIED),
+            line(B2, AUDIT_ANCHOR, anchor("hospital-b", 0), rejected(ID_TAKEN)),
         ],
     );
 }
@@ -340,17 +343,21 @@ fn what_took_effect_is_found_by_the_name_in_the_command() {
     ];
     for (node, kind, public) in effective {
         let name = kind_name(kind).expect("known");
-        assert_eq!(applied_at(replica.view(), kind, &public), Ok(None), "{name} before");
+        assert_eq!(applied_at(replica.view(), &world.node(node), kind, &public), Ok(None), "{name} before");
         let sealed = matches!(kind, STUDY | AMENDMENT | LINK | CONSENT).then(|| vec![1]);
         let (index, outcome) = world.apply(&replica, node, kind, public.clone(), sealed.clone());
         assert_eq!(outcome, Outcome::Applied, "{name}");
-        assert_eq!(applied_at(replica.view(), kind, &public), Ok(Some(index)), "{name}");
+        assert_eq!(applied_at(replica.view(), &world.node(node), kind, &public), Ok(Some(index)), "{name}");
         let (_, again) = world.apply(&replica, node, kind, public.clone(), sealed);
         assert!(matches!(again, Outcome::Rejected(_)), "{name}: a repeat never takes effect");
-        assert_eq!(applied_at(replica.view(), kind, &public), Ok(Some(index)), "{name} after the repeat");
+        assert_eq!(
+            applied_at(replica.view(), &world.node(node), kind, &public),
+            Ok(Some(index)),
+            "{name} after the repeat"
+        );
     }
-    assert_eq!(applied_at(replica.view(), ERASURE, &[]), Ok(None));
-    assert_eq!(applied_at(replica.view(), STUDY, b"nonsense"), Ok(None));
+    assert_eq!(applied_at(replica.view(), &world.node(B), ERASURE, &[]), Ok(None));
+    assert_eq!(applied_at(replica.view(), &world.node(B), STUDY, b"nonsense"), Ok(None));
 }
 
 #[test]

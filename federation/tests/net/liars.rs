@@ -82,7 +82,10 @@ async fn serve_lying(host: &Host, me: &Identity, stream: PeerStream, mut lie: Li
                     tokio::time::timeout(GONE, stream.flush()).await.ok()?.ok()?;
                     answers.extend(is_data.then_some(HolderInput::DataSent));
                 }
-                HolderOutput::DiscardUnsent | HolderOutput::CatchUp { .. } => {}
+                HolderOutput::Hold
+                | HolderOutput::Resume
+                | HolderOutput::DiscardUnsent
+                | HolderOutput::CatchUp { .. } => {}
                 HolderOutput::Decide(facts) => answers.push(HolderInput::Decided(host.decide(&facts))),
                 HolderOutput::WriteDisclosure(disclosure) => {
                     let written = host.write_disclosure(&disclosure).expect("a disk");

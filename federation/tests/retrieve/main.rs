@@ -343,6 +343,52 @@ fn a_revocation_in_the_middle_stops_the_transfer() {
     assert!(world.trace.ends_with(&["discard".into(), "send refusal".into()]));
 }
 
+/// What the machine has handed out by then, up to 8 MiB, is stopped too: on a slow line it would go on for minutes.
+#[test]
+fn no_data_leaves_between_a_change_and_the_ruling() {
+    for allowed in [true, false] {
+        let mut world = World::new(&[40 * MIB]);
+        let mut session = world.open();
+        while session.to_requester.len() < 2 || world.groups.is_empty() {
+            assert!(session.advance(&mut world));
+        }
+        world.allowed = allowed;
+        session.hold_decisions = true;
+        session.holder_input(&mut world, HolderInput::StateChanged { concerns: true });
+        // A second change asks for a second ruling; only the last lets anything go.
+        session.holder_input(&mut world, HolderInput::StateChanged { concerns: true });
+        let arrived = |world: &World| world.groups.values().map(|groups| groups.len()).sum::<usize>();
+        let (before, waiting) = (arrived(&world), session.to_requester.len());
+        for ruling in session.pending_facts.iter().map(|_| world.ruling()).collect::<Vec<_>>() {
+            while session.advance(&mut world) {}
+            assert_eq!(arrived(&world), before, "nothing leaves");
+            assert!(!allowed || session.to_requester.len() == waiting, "and nothing is lost");
+            if session.ended.holder.is_none() {
+                session.holder_input(&mut world, HolderInput::Decided(ruling));
+            }
+        }
+        while session.advance(&mut world) {}
+        match allowed {
+            true => assert_eq!(summary(&session.ended).held, 1),
+            false => assert_eq!((refusal_code(&session.ended), arrived(&world)), (RefusalCode::DENIED, before)),
+        }
+    }
+}
+
+#[test]
+fn a_receipt_is_answered_although_a_ruling_is_awaited() {
+    let mut world = World::new(&[10]);
+    let mut session = world.open();
+    while world.kept.is_empty() || session.to_holder.is_empty() {
+        assert!(session.advance(&mut world));
+    }
+    session.hold_decisions = true;
+    session.holder_input(&mut world, HolderInput::StateChanged { concerns: true });
+    while session.advance(&mut world) {}
+    assert!(summary(&session.ended).holder_receipt.is_some());
+    assert!(matches!(session.ended.holder, Some(Outcome::Finished { .. })));
+}
+
 #[test]
 fn a_change_while_the_first_ruling_is_made_counts() {
     for change_when in ["decide Opening", "write disclosure"] {

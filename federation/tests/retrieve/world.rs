@@ -166,6 +166,8 @@ pub struct Session {
     pub pending_facts: Vec<Facts>,
     pub hold_decisions: bool,
     pub hold_receipt: bool,
+    /// What is on its way to the requester waits.
+    pub held: bool,
     pub caught_up_to: Option<Seen>,
     places: BTreeMap<u32, (Hash, u64)>,
     work: VecDeque<Work>,
@@ -244,6 +246,7 @@ impl World {
             pending_facts: Vec::new(),
             hold_decisions: false,
             hold_receipt: false,
+            held: false,
             caught_up_to: None,
             places: BTreeMap::new(),
             work: VecDeque::new(),
@@ -302,6 +305,8 @@ impl Session {
             };
             self.holder_input(world, input);
             true
+        } else if self.held {
+            false
         } else if let Some(bytes) = self.to_requester.pop_front() {
             let input = match Frame::<ToRequester>::from_bytes(&bytes) {
                 Ok(frame) => RequesterInput::Received(frame),
@@ -333,6 +338,7 @@ impl Session {
                 HolderOutput::Send(mut frame) => {
                     world.trace.push(format!("send {}", kind(&frame)));
                     let is_data = matches!(frame, Frame::Data { .. });
+                    assert!(!self.held, "a session that awaits a ruling hands nothing out");
                     (world.lie)(&mut frame);
                     let (mut bytes, rest) = frame.to_parts();
                     bytes.extend_from_slice(&rest);
@@ -341,9 +347,18 @@ impl Session {
                         self.work.push_back(Work::Holder(HolderInput::DataSent));
                     }
                 }
+                HolderOutput::Hold => {
+                    world.trace.push("hold".into());
+                    self.held = true;
+                }
+                HolderOutput::Resume => {
+                    world.trace.push("resume".into());
+                    self.held = false;
+                }
                 HolderOutput::DiscardUnsent => {
                     world.trace.push("discard".into());
                     self.to_requester.clear();
+                    self.held = false;
                 }
                 HolderOutput::CatchUp { seen, note } => {
                     assert_eq!(note.as_deref(), Some("a checkpoint"));

@@ -106,6 +106,8 @@ pub struct LookupsDone {
     pub checked: u64,
     /// Days whose lookups the ledger confirms.
     pub days_confirmed: u64,
+    /// What the ledger has otherwise, in sentences.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -131,7 +133,14 @@ pub struct HistoryDone {
     pub studies: Vec<HistoryStudy>,
     /// What could not be told, and why: never silently left out.
     pub missing: Vec<String>,
+    /// The images that are here name persons who can hardly be the same.
+    #[serde(default)]
+    pub names_disagree: bool,
 }
+
+/// What people are told when names disagree.
+pub const NAMES_DISAGREE: &str = "the names on the images that are here disagree: some of these examinations may be another \
+    person's, under a wrong number or by a wrong link";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HistoryStudy {
@@ -158,6 +167,20 @@ pub struct HistoryStudy {
     pub patient_name: String,
     #[serde(default)]
     pub description: String,
+    /// The number that the record lies under, masked, and the hospitals by whose links it was reached; both are empty
+    /// when that is the number that was asked for.
+    #[serde(default)]
+    pub under: String,
+    #[serde(default)]
+    pub linked_by: Vec<String>,
+}
+
+impl HistoryStudy {
+    /// By whose links it was reached, for people, with the number as they are to see it. `None`: by none.
+    pub fn by_link(&self, under: &str) -> Option<String> {
+        let sites = self.linked_by.join(" and of ");
+        (!sites.is_empty()).then(|| format!("under {under}, by a link of {sites}"))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

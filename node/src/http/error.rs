@@ -24,6 +24,9 @@ pub enum HttpError {
     NotFound(String),
     #[error("{0}")]
     NotAcceptable(String),
+    /// Something else here has the same name.
+    #[error("{0}")]
+    Conflict(String),
     /// This node may not show it; the reasons are in the text.
     #[error("{0}")]
     Refused(String),
@@ -67,6 +70,7 @@ impl HttpError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::HolderRefused(refused) => Self::of_refusal(refused),
             Self::Elsewhere(_) => StatusCode::BAD_GATEWAY,

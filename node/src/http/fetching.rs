@@ -4,19 +4,20 @@
 //! A viewer asks for a study with dozens of requests at once: one of them fetches, the others wait and then find it. A
 //! copy is shown only when it is complete, its time has not passed, and the ledger has nothing against it; whatever
 //! else is here of it is as if it were not. That holds while it is sent, too: each piece that goes out is judged anew
-//! (DESIGN P5).
+//! (DESIGN P5). Where a request names a patient, nothing of another one's is shown ([`super::whose`]).
 
 use axum::body::Body;
+use tessera_consensus::SiteId;
 use tessera_policy::Purpose;
 use tokio::sync::Semaphore;
 
 use super::error::HttpError;
 use super::stream::{Sink, StreamError};
-use super::{Federated, HolderRefused, Service, blocking};
+use super::{Federated, HolderRefused, Service, blocking, whose};
 use crate::archive::Archive;
-use crate::archive::catalogue;
+use crate::archive::catalogue::{self, StudyRecord};
 use crate::archive::copies::{self, CopyRecord};
-use crate::control::wire::{FetchCall, FetchDone, HistoryCall};
+use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryStudy};
 
 /// Fetches at one time.
 const FETCHES_MAX: usize = 4;
@@ -87,37 +88,75 @@ fn closed_since(archive: &Archive, federated: &dyn Federated, held: &Held) -> Op
     }
 }
 
-/// An own study goes before a copy; of copies the one goes first that was fetched last.
-fn presence(
-    archive: &Archive,
-    federated: &dyn Federated,
-    study: &str,
-    holder: Option<&str>,
-    purpose: Option<Purpose>,
-) -> Result<Presence, HttpError> {
-    let view = &**archive.engine();
-    let own = holder.is_none_or(|holder| archive.config().site.iter().any(|site| site.id.as_str() == holder));
-    if own && catalogue::study(view, study)?.is_some() {
-        return Ok(Presence::Here(Held::Own));
+/// Everything here that has a study's UID, whosever it is.
+struct Candidates {
+    own: Option<StudyRecord>,
+    /// Fetched last goes first; with why it may not be shown.
+    copies: Vec<(CopyRecord, Option<String>)>,
+}
+
+impl Candidates {
+    /// Of one holder, where one is named. Blocks for the catalogue.
+    fn find(archive: &Archive, federated: &dyn Federated, study: &str, cause: &Cause) -> Result<Self, HttpError> {
+        let (view, purpose) = (&**archive.engine(), cause.for_what()?);
+        let is_holder = |site: &SiteId| cause.holder.as_ref().is_none_or(|holder| site.as_str() == holder);
+        let own = match archive.config().site.iter().any(|site| is_holder(&site.id)) {
+            true => catalogue::study(view, study)?,
+            false => None,
+        };
+        let mut copies = copies::newest_first(copies::of_study(view, study)?);
+        copies.retain(|copy| is_holder(&copy.id.holder) && !copy.grounds.is_empty());
+        let judged = |copy| {
+            let why = why_closed(federated, &copy, purpose);
+            (copy, why)
+        };
+        Ok(Self { own, copies: copies.into_iter().map(judged).collect() })
     }
-    let mut found = Presence::Absent;
-    for copy in copies::newest_first(copies::of_study(view, study)?) {
-        if holder.is_some_and(|holder| copy.id.holder.as_str() != holder) || copy.grounds.is_empty() {
-            continue;
-        }
-        match why_closed(federated, &copy, purpose) {
-            None => return Ok(Presence::Here(Held::Copy(Box::new(copy), purpose))),
-            Some(why) => found = Presence::Closed(why),
-        }
+
+    fn is_empty(&self) -> bool {
+        self.own.is_none() && self.copies.is_empty()
     }
-    Ok(found)
+
+    /// Without what is another patient's.
+    fn of_patient(mut self, records: &[HistoryStudy]) -> Result<Self, HttpError> {
+        if self.own.is_some() && !records.iter().any(|row| row.here) {
+            return Err(HttpError::Conflict(copies::COLLIDES.into()));
+        }
+        self.copies.retain(|(copy, _)| whose::is_among(records, &copy.id));
+        Ok(self)
+    }
+
+    /// An own study goes before a copy.
+    fn presence(self, purpose: Option<Purpose>) -> Presence {
+        if self.own.is_some() {
+            return Presence::Here(Held::Own);
+        }
+        let mut found = Presence::Absent;
+        for (copy, closed) in self.copies {
+            match closed {
+                None => return Presence::Here(Held::Copy(Box::new(copy), purpose)),
+                Some(why) => found = Presence::Closed(why),
+            }
+        }
+        found
+    }
 }
 
 impl Service {
+    /// What may be shown of a study, of the patient's alone where the request names one. This is the only way to [`Held`].
     pub async fn presence(&self, study: &str, cause: &Cause) -> Result<Presence, HttpError> {
-        let (archive, federated) = (self.archive.clone(), self.federated.clone());
-        let (study, holder, purpose) = (study.to_owned(), cause.holder.clone(), cause.for_what()?);
-        blocking(move || presence(&archive, &*federated, &study, holder.as_deref(), purpose)).await
+        let (archive, federated, asked) = (self.archive.clone(), self.federated.clone(), cause.clone());
+        let (uid, purpose) = (study.to_owned(), cause.for_what()?);
+        let find = move || {
+            let found = Candidates::find(&archive, &*federated, &uid, &asked)?;
+            let known = found.own.as_ref().is_some_and(|own| federated.is_known_as(own, &asked.patient));
+            Ok((found, known))
+        };
+        let (mut found, known) = blocking(find).await?;
+        if !(cause.patient.is_empty() || known || found.is_empty()) {
+            found = found.of_patient(&self.records(study, cause).await?)?;
+        }
+        Ok(found.presence(purpose))
     }
 
     /// A body of what is held, written on a blocking thread: no more of a copy goes out once it is closed.

@@ -18,6 +18,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod viewer;
+mod whose;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -27,6 +28,7 @@ use tessera_federation::retrieve::wire::v1::RefusalCode;
 use tessera_policy::Purpose;
 
 use crate::archive::Archive;
+use crate::archive::catalogue::StudyRecord;
 use crate::archive::copies::CopyRecord;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
 
@@ -39,6 +41,9 @@ pub trait Federated: Send + Sync + 'static {
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>>;
     /// Why a copy may not be shown now, for a purpose or for any; `None`: it may. By the local replica; blocks for the disk.
     fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>>;
+    /// Whether a study of this archive is a patient's by the numbers that are known here; no other node is asked and no
+    /// records are looked up. Blocks for the disk.
+    fn is_known_as(&self, own: &StudyRecord, patient: &str) -> bool;
     /// What this node is and does.
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>>;
 }
@@ -62,6 +67,7 @@ struct Service {
     federated: Arc<dyn Federated>,
     streams: stream::Streams,
     fetching: fetching::Fetching,
+    answers: whose::Answers,
     frame_tables: dicomweb::FrameTables,
 }
 
@@ -76,6 +82,7 @@ pub fn router(archive: Arc<Archive>, federated: Arc<dyn Federated>, viewer: Opti
         federated,
         streams: stream::Streams::default(),
         fetching: fetching::Fetching::default(),
+        answers: whose::Answers::default(),
         frame_tables: dicomweb::FrameTables::default(),
     });
     let own = console::routes().nest("/dicom-web", dicomweb::routes()).with_state(service);

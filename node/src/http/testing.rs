@@ -15,10 +15,11 @@ use tessera_storage::MemoryEngine;
 use tower::ServiceExt;
 
 use super::Federated;
+use crate::archive::catalogue::StudyRecord;
 use crate::archive::copies::CopyRecord;
 use crate::archive::ingest::{Origin, now_ms};
 use crate::archive::{Archive, TABLES, testing as copied};
-use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
+use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, HistoryStudy, StatusDone};
 use crate::dicom::identifiers::Uid;
 use crate::dicom::syntax::TransferSyntax;
 use crate::dicom::testing::DataSetBuilder;
@@ -49,6 +50,18 @@ pub fn gone() -> anyhow::Error {
     refused(RefusalCode::NOT_HERE, "it no longer has this revision", &[])
 }
 
+/// What another site's record says of study 1.2.3.
+pub fn record_at(holder: &str, record: u8) -> HistoryStudy {
+    HistoryStudy {
+        study_uid: "1.2.3".into(),
+        site: holder.into(),
+        site_name: format!("{holder} 医院"),
+        record: copied::copy_id(holder, record, 1).record.to_string(),
+        study_date: "20260202".into(),
+        ..Default::default()
+    }
+}
+
 fn refused(code: RefusalCode, why: &str, reasons: &[&str]) -> anyhow::Error {
     let reasons = reasons.iter().map(|reason| (*reason).to_owned()).collect();
     super::HolderRefused { code, by: "乙县医院".into(), why: why.into(), reasons }.into()
@@ -61,6 +74,8 @@ type Arrival = (Arc<Archive>, Vec<Vec<u8>>);
 #[derive(Default)]
 pub struct Told {
     pub history: Mutex<HistoryDone>,
+    /// No core node can be reached, and no key is kept here.
+    pub keyless: Mutex<bool>,
     pub asked: Mutex<Vec<String>>,
     /// The refusal or failure of every fetch; `None`: the objects below arrive, as a copy from county-b.
     pub fetch_error: Mutex<Option<fn() -> anyhow::Error>>,
@@ -73,7 +88,8 @@ impl Federated for Told {
     fn history(&self, call: HistoryCall) -> BoxFuture<'_, anyhow::Result<HistoryDone>> {
         self.asked.lock().expect("a lock").push(call.id);
         let history = self.history.lock().expect("a lock").clone();
-        async move { Ok(history) }.boxed()
+        let keyless = *self.keyless.lock().expect("a lock");
+        async move { if keyless { Err(anyhow::anyhow!("no core hospital answered")) } else { Ok(history) } }.boxed()
     }
 
     fn fetch(&self, call: FetchCall) -> BoxFuture<'_, anyhow::Result<FetchDone>> {
@@ -94,6 +110,10 @@ impl Federated for Told {
 
     fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
         copy.closed(purpose, now_ms(), |_| Ok(self.closed.lock().expect("a lock").clone()))
+    }
+
+    fn is_known_as(&self, own: &StudyRecord, patient: &str) -> bool {
+        patient == format!("hospital:CA/{}", own.patient.patient_id)
     }
 
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {

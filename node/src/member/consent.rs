@@ -20,7 +20,7 @@ use tessera_federation::blind::{Binding, IdentifierKey, Part};
 use tessera_federation::confirmation::PatientCode;
 use tessera_federation::history::{self, FoundConsent};
 use tessera_federation::machine::rejections;
-use tessera_federation::outbox::Draft;
+use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, ConsentDetails, ConsentPublic, EvidenceProof};
 use tessera_federation::{machine, policy_site, policy_time};
@@ -30,6 +30,7 @@ use tessera_policy::{
 use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
+use super::again::{is_of_the_disk, is_without_a_place};
 use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
 use super::vault::Shelf;
@@ -55,7 +56,7 @@ pub struct SentConsent {
     pub revoke: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SentState {
     /// In the outbox.
     Waiting,
@@ -107,7 +108,10 @@ impl Member {
         details.validate()?;
         let key = self.writing_key(&identifier).await?;
         let sent = SentConsent { identifier, details, state: SentState::Waiting, revoke: false };
-        let ticket = self.write_consent(&key, &sent)?;
+        let ticket = {
+            let _writing = self.archive.writing();
+            self.write_consent(&key, &sent)?
+        };
         self.durable(ticket).await?;
         Ok(consent)
     }
@@ -122,17 +126,17 @@ impl Member {
         Ok(code.parse::<PatientCode>()?.confirm(&site, consent, terms))
     }
 
-    /// Puts it at the next free place, into the outbox.
+    /// Puts it at the next free place, into the outbox. The caller holds the archive's writing lock.
     fn write_consent(&self, key: &IdentifierKey, sent: &SentConsent) -> anyhow::Result<Ticket> {
         let SentConsent { identifier, details, .. } = sent;
         let (site, consent) = (&details.author, details.consent);
-        let _writing = self.archive.writing();
         let free = history::next_free(&self.replica, key, site, v1::CONSENT, &|tag| self.is_reserved(tag))?;
         let presence = free.presence.map(|tag| history::presence(key, v1::CONSENT, site, tag, &mut rng()));
         let public = ConsentPublic { version: v1::VERSION, consent, tag: free.tag, presence };
         let sealed = key.seal_format(Binding::tag(v1::CONSENT, Part::Details, &free.tag), details, &mut rng());
         let draft = Draft {
-            lane: Lane::Bulk,
+            // What closes does not wait behind registrations; it takes back what another hospital recorded.
+            lane: if details.terms.decision() == ConsentDecision::Deny { Lane::Urgent } else { Lane::Bulk },
             kind: v1::CONSENT,
             public: public.to_bytes(),
             sealed: Some(sealed.to_bytes()),
@@ -141,10 +145,7 @@ impl Member {
         let mut batch = Batch::new();
         self.vault.put(&mut batch, Shelf::Consents, consent.as_bytes(), identifier);
         self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), sent);
-        self.reserve(&free);
-        let ticket = self.outbox.enqueue(vec![draft], batch)?;
-        self.wake_sender();
-        Ok(ticket)
+        Ok(self.enqueue_placed(draft, batch)?)
     }
 
     pub fn sent_consent(&self, consent: &ConsentId) -> anyhow::Result<Option<SentConsent>> {
@@ -157,11 +158,15 @@ impl Member {
         // Told before: after a crash the outbox says it again.
         let Some(mut sent) = self.sent_consent(&consent)? else { return Ok(()) };
         let mut batch = Batch::new();
-        let mut drafts = Vec::new();
         match outcome {
             Ok(()) => {
                 self.vault.delete(&mut batch, Shelf::ConsentsSent, consent.as_bytes());
-                drafts.extend(sent.revoke.then(|| Self::revocation_draft(consent)));
+                let revocation = sent.revoke.then(|| Self::revocation_draft(consent));
+                match self.outbox.enqueue(revocation.into_iter().collect(), batch) {
+                    // What is kept of it stays, so the next round comes here again.
+                    Err(OutboxError::Full { .. }) => self.consents_again.store(true, Ordering::Relaxed),
+                    enqueued => drop(enqueued?),
+                }
             }
             Err(rejection) => {
                 sent.state = match rejection {
@@ -169,33 +174,63 @@ impl Member {
                     other => SentState::Rejected(other.0),
                 };
                 self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);
+                self.archive.submit(batch)?;
                 self.consents_again.store(true, Ordering::Relaxed);
             }
         }
-        self.outbox.enqueue(drafts, batch)?;
         self.wake_sender();
         Ok(())
     }
 
-    /// Writes again what lost its place to another record. While a key can't be had it is tried again later.
+    /// Writes again what lost its place to another record, and revokes what the ledger has and the patient took back
+    /// meanwhile. What can't be done yet (a key can't be had, the outbox is full) waits for a later round.
     pub async fn write_consents_again(&self) -> anyhow::Result<()> {
         if !self.consents_again.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
-        for mut sent in sent.into_iter().filter(|sent| sent.state == SentState::Again) {
-            match self.writing_key(&sent.identifier).await {
-                Ok(key) => {
-                    sent.state = SentState::Waiting;
-                    self.write_consent(&key, &sent)?;
+        for sent in sent {
+            let consent = sent.details.consent;
+            let done = match sent.state {
+                SentState::Again => self.write_consent_again(&consent, &sent.identifier).await,
+                SentState::Waiting if sent.revoke && machine::consent(self.replica.view(), &consent)?.is_some() => {
+                    self.consent_settled(consent, Ok(()))
                 }
+                SentState::Waiting | SentState::Rejected(_) => Ok(()),
+            };
+            match done {
+                Err(error) if is_of_the_disk(&error) => return Err(error),
                 Err(error) => {
                     tracing::debug!(error = format!("{error:#}"), "a consent waits to be written again");
                     self.consents_again.store(true, Ordering::Relaxed);
                 }
+                Ok(()) => {}
             }
         }
         Ok(())
+    }
+
+    async fn write_consent_again(&self, consent: &ConsentId, identifier: &Identifier) -> anyhow::Result<()> {
+        let key = self.writing_key(identifier).await?;
+        self.write_consent_with(consent, &key)
+    }
+
+    /// What is kept of it is read only now that nothing is waited for any more: the patient may have taken the consent
+    /// back meanwhile.
+    pub(super) fn write_consent_with(&self, consent: &ConsentId, key: &IdentifierKey) -> anyhow::Result<()> {
+        let _writing = self.archive.writing();
+        let sent = self.sent_consent(consent)?.filter(|sent| sent.state == SentState::Again);
+        let Some(mut sent) = sent else { return Ok(()) };
+        sent.state = SentState::Waiting;
+        match self.write_consent(key, &sent) {
+            Err(error) if is_without_a_place(&error) => {
+                sent.state = SentState::Rejected(rejections::NO_PLACE_LEFT.0);
+                let mut batch = Batch::new();
+                self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);
+                Ok(self.archive.submit(batch)?)
+            }
+            written => written.map(drop),
+        }
     }
 
     /// Waits a while for the certificate; the answer says how far it came. What the ledger rejected is an error.

@@ -175,3 +175,21 @@ async fn a_regulator_looks_nobody_up() {
         world.members[REGULATOR].history(&HistoryCall { id: "hospital:TRIAL/1".into(), user: String::new() }).await;
     assert!(history.is_err_and(|error| error.to_string().contains("looks no patient up")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denial_does_not_wait_behind_registrations_and_is_never_said_to_be_recorded_when_it_is_not() {
+    let mut world = World::found().await;
+    let shared = patient(1);
+    let consent = grants(&world, C, &shared, None, 30).await;
+    let shrink = |world: &mut World, urgent| {
+        std::sync::Arc::get_mut(&mut world.members[A]).expect("nobody else holds it").outbox.shrink(urgent, 0);
+    };
+    shrink(&mut world, 0);
+    let done = revokes(&world, A, &consent, Some(&shared)).await;
+    assert!(done.denial.is_none() && done.undone[0].contains("the denial was not recorded"), "{:?}", done.undone);
+    assert!(allows(&world, C, &shared).await);
+    shrink(&mut world, 1);
+    let done = revokes(&world, A, &consent, Some(&shared)).await;
+    assert!(done.denial.is_some() && done.certified, "{done:?}");
+    assert!(!allows(&world, C, &shared).await);
+}

@@ -2,7 +2,7 @@
 //!
 //! The follower is a sans-IO machine; this task feeds it and carries out what it says. On a core node with its seat it
 //! only takes certificates, for entries come by Raft. The sender settles what was certified and hands the rest of the
-//! outbox in (`handing_in`).
+//! outbox in (`handing_in`); it waits for nothing that a single command needs (`again`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tessera_federation::outbox::Settled;
 use tessera_storage::engine::wait_durable;
 use tokio::sync::mpsc;
 
+use super::again::is_of_the_disk;
 use super::{Member, locked};
 use crate::archive::ingest::now_ms;
 
@@ -152,8 +153,6 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
                     settle_one(&member, command).await;
                 }
             }
-            member.write_consents_again().await?;
-            member.anchor_kept_receipts()?;
             for lane in Lane::ALL {
                 hand_in_lane(&member, lane).await?;
             }
@@ -166,10 +165,14 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
     }
 }
 
-/// Until it is done: the outbox forgets the command when it is asked for the next ones.
-async fn settle_one(member: &Arc<Member>, command: &Settled) {
-    while let Err(error) = member.settled(command).await {
-        tracing::warn!(why = format!("{error:#}"), "a rejected command can't be written again yet");
+/// Until the disk has it: the outbox forgets the command when it is asked for the next ones. What one command stumbles
+/// over otherwise would be there the next time too, and must not hold up the others.
+async fn settle_one(member: &Member, command: &Settled) {
+    while let Err(error) = member.settled(command) {
+        tracing::warn!(why = format!("{error:#}"), "what the ledger said of a command can't be written down");
+        if !is_of_the_disk(&error) {
+            break;
+        }
         tokio::time::sleep(SEND_AGAIN).await;
     }
 }

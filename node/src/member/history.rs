@@ -4,9 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use tessera_consensus::SiteId;
+use tessera_federation::RecordId;
 use tessera_federation::blind::IdentifierKey;
 use tessera_federation::history::{self, FoundStudy, History};
-use tessera_policy::{ConsentId, Identifier};
+use tessera_policy::{ConsentId, Identifier, PersonName};
 
 use super::Member;
 use super::lookups::{Asked, Occasion};
@@ -16,6 +18,8 @@ use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
 
 /// Numbers of one person that a lookup follows.
 pub const IDENTIFIERS_MAX: usize = 16;
+/// Different spellings of names that are held against each other.
+const NAMES_MAX: usize = 32;
 
 /// Everything that the ledger has of a person, and what could not be told.
 #[derive(Default)]
@@ -24,6 +28,10 @@ pub struct Person {
     /// With which all this was found.
     pub keys: Vec<IdentifierKey>,
     pub found: History,
+    /// Under which number each study record was found first.
+    studies_under: BTreeMap<(SiteId, RecordId), Identifier>,
+    /// Whose links lead to a further number from the one that was asked for. Any site can write a link, by mistake too.
+    linked_by: BTreeMap<Identifier, Vec<SiteId>>,
     /// Under which number each consent lies.
     pub consents_under: BTreeMap<ConsentId, Identifier>,
     pub missing: Vec<String>,
@@ -47,9 +55,19 @@ impl Member {
             };
             let found = history::look_up(&self.replica, &keys)?;
             for link in found.links.iter().filter(|link| link.ended.is_none()) {
-                if seen.len() < IDENTIFIERS_MAX && seen.insert(link.details.other.clone()) {
-                    queue.push_back(link.details.other.clone());
+                let (other, site) = (&link.details.other, &link.details.site);
+                if seen.len() < IDENTIFIERS_MAX && seen.insert(other.clone()) {
+                    let mut sites = person.linked_by.get(&identifier).cloned().unwrap_or_default();
+                    if !sites.contains(site) {
+                        sites.push(site.clone());
+                    }
+                    person.linked_by.insert(other.clone(), sites);
+                    queue.push_back(other.clone());
                 }
+            }
+            for study in &found.studies {
+                let record = (study.details.site.clone(), study.details.record);
+                person.studies_under.entry(record).or_insert_with(|| identifier.clone());
             }
             person.missing.extend(found.problems.iter().map(|problem| {
                 let site = problem.site.as_ref().map_or_else(|| "a site".to_owned(), ToString::to_string);
@@ -90,6 +108,7 @@ impl Member {
                 record: study.details.record.to_string(),
                 ..HistoryStudy::default()
             };
+            self.say_how_it_was_reached(&person, study, &mut shown)?;
             if let Some(open) = &study.details.shown {
                 shown.study_uid = open.study_uid.as_str().to_owned();
                 shown.study_date = open.study_date.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -101,7 +120,23 @@ impl Member {
             }
             done.studies.push(shown);
         }
+        done.names_disagree = names_disagree(done.studies.iter().map(|study| study.patient_name.as_str()));
         Ok(done)
+    }
+
+    /// Which number a record lies under and by whose links, where that is not the number that was asked for.
+    fn say_how_it_was_reached(
+        &self,
+        person: &Person,
+        study: &FoundStudy,
+        shown: &mut HistoryStudy,
+    ) -> anyhow::Result<()> {
+        let record = (study.details.site.clone(), study.details.record);
+        let Some(under) = person.studies_under.get(&record) else { return Ok(()) };
+        let Some(sites) = person.linked_by.get(under) else { return Ok(()) };
+        shown.under = under.to_string();
+        shown.linked_by = sites.iter().map(|site| self.site_name(site)).collect::<anyhow::Result<_>>()?;
+        Ok(())
     }
 
     /// What this archive has of a record's study, and whether something of another patient's is in the way.
@@ -119,7 +154,7 @@ impl Member {
             study.details.shown.as_ref().is_some_and(|open| open.study_uid.as_str() == shown.study_uid)
         };
         let registered = person.found.studies.iter().any(|study| own_site(study) && same_uid(study));
-        let is_own = |own: &StudyRecord| registered || self.is_of(person, own);
+        let is_own = |own: &StudyRecord| registered || self.is_of(&person.identifiers, own);
         let found = copies::of_patient(view, &shown.study_uid, is_own, is_place, &is_open)?;
         shown.collides = found.collides;
         let described = match found.shown {
@@ -138,11 +173,35 @@ impl Member {
         Ok(())
     }
 
-    /// Whether a study of this archive is this person's, by its number or by the crosswalk.
-    fn is_of(&self, person: &Person, own: &StudyRecord) -> bool {
+    /// Whether a study of this archive is the person's with these numbers, by its own number or by the crosswalk.
+    pub(super) fn is_of(&self, numbers: &[Identifier], own: &StudyRecord) -> bool {
         // What can't be resolved is nobody's.
-        self.resolve(&own.description).is_ok_and(|found| {
-            person.identifiers.iter().any(|number| *number == found.local || found.linked.contains(number))
-        })
+        self.resolve(&own.description)
+            .is_ok_and(|found| numbers.iter().any(|number| *number == found.local || found.linked.contains(number)))
+    }
+}
+
+/// Whether two of the names are, as far as their spellings tell, two persons'.
+fn names_disagree<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+    let names: BTreeSet<&str> = names.collect();
+    let names: Vec<PersonName> = names.into_iter().filter_map(PersonName::read).take(NAMES_MAX).collect();
+    names.iter().enumerate().any(|(at, name)| names[..at].iter().any(|other| other.contradicts(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_persons_names_disagree_and_two_spellings_do_not() {
+        let table: [(&[&str], bool); 4] = [
+            (&["", "Zhang^San=张^三", "ZHANG^SAN", "张三"], false),
+            (&["ZHANG^SAN", "张三", "李四"], true),
+            (&["Phantom^One", "Phantom^Two"], true),
+            (&[], false),
+        ];
+        for (names, expected) in table {
+            assert_eq!(names_disagree(names.iter().copied()), expected, "{names:?}");
+        }
     }
 }

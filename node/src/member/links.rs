@@ -4,6 +4,7 @@
 //! numbers belong together (the crosswalk's matter), and following links in a lookup (`history`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use tessera_consensus::wire::encode;
@@ -17,16 +18,25 @@ use tessera_policy::{EvidenceClass, Identifier};
 use tessera_storage::engine::Batch;
 
 use super::Member;
+use super::again::{is_of_the_disk, is_without_a_place};
 use super::registrar::Matter;
 use super::vault::Shelf;
 use crate::archive::ingest::now_ms;
 use crate::founding::rng;
 
+/// Links of this node that wait to be written again and are looked through.
+const AGAIN_MAX: usize = 100_000;
+
+fn pair_name(local: &Identifier, other: &Identifier) -> Vec<u8> {
+    [local.canonical_bytes(), other.canonical_bytes()].concat()
+}
+
 impl Member {
     /// Links a local number to another of the same person, once, when something is registered under the local one.
     pub async fn link(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<bool> {
-        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
-        if self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some() {
+        let name = pair_name(local, other);
+        let is_written = || anyhow::Ok(self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some());
+        if is_written()? {
             return Ok(false);
         }
         let of_local = self.keys_of(local, true).await?;
@@ -36,6 +46,10 @@ impl Member {
         let mut halves = Vec::new();
         let mut sealed = Vec::new();
         let _writing = self.archive.writing();
+        // By another task, while this one waited for the keys.
+        if is_written()? {
+            return Ok(false);
+        }
         let there = history::look_up(&self.replica, &of_local)?.links;
         if there.iter().any(|link| link.ended.is_none() && link.details.site == site && link.details.other == *other) {
             // Written in a life that this directory does not know.
@@ -55,7 +69,6 @@ impl Member {
                 recorded_at: UnixMillis(now_ms()),
             };
             sealed.push(key.seal_format(Binding::tag(v1::LINK, Part::Details, &free.tag), &details, &mut rng()));
-            self.reserve(&free);
             halves.push(LinkHalf { tag: free.tag, presence });
         }
         let halves: [LinkHalf; 2] = halves.try_into().ok().context("two halves")?;
@@ -69,8 +82,44 @@ impl Member {
         };
         let mut batch = Batch::new();
         self.vault.put(&mut batch, Shelf::Links, &name, &1u8);
-        self.outbox.enqueue(vec![draft], batch)?;
-        self.wake_sender();
+        self.enqueue_placed(draft, batch)?;
         Ok(true)
+    }
+
+    /// The ledger rejected a link because of a race.
+    pub(super) fn link_lost(&self, local: &Identifier, other: &Identifier) -> anyhow::Result<()> {
+        let name = pair_name(local, other);
+        let mut batch = Batch::new();
+        self.vault.delete(&mut batch, Shelf::Links, &name);
+        self.vault.put(&mut batch, Shelf::LinksAgain, &name, &(local.clone(), other.clone()));
+        self.archive.submit(batch)?;
+        self.links_again.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes again what lost its place. What can't be written yet waits; where no place is left, a later registration
+    /// tries once more.
+    pub(super) async fn write_links_again(self: &Arc<Self>) -> anyhow::Result<()> {
+        if !self.links_again.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let lost: Vec<(Identifier, Identifier)> =
+            self.vault.all(&**self.archive.engine(), Shelf::LinksAgain, AGAIN_MAX)?;
+        for (local, other) in lost {
+            match self.link(&local, &other).await {
+                Err(error) if is_of_the_disk(&error) => return Err(error),
+                Err(error) if !is_without_a_place(&error) => {
+                    tracing::debug!(why = format!("{error:#}"), "a link waits to be written again");
+                    self.links_again.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                Err(error) => tracing::warn!(why = format!("{error:#}"), "two numbers of one patient stay unlinked"),
+                Ok(_) => {}
+            }
+            let mut batch = Batch::new();
+            self.vault.delete(&mut batch, Shelf::LinksAgain, &pair_name(&local, &other));
+            self.archive.submit(batch)?;
+        }
+        Ok(())
     }
 }

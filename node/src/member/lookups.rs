@@ -6,10 +6,13 @@
 //! 2. At the first record of a new day, and at the latest when the node notices that a day is over, the chain's head of
 //!    the days before goes into the ledger, in the same write: from then on no record of them can be changed, taken out
 //!    or put in without [`Member::check_lookups`] telling.
+//! 3. A day ends by evidence (`Member::surely`) or with a record of a later day, behind which none of it can come: a
+//!    clock that is ahead ends no day to which records are still added.
 //!
 //! Not here: images shown to other sites, which are disclosures in the ledger; and whether a lookup is allowed, which
 //! waits for sign-in. A site's records name its own lookups only; other sites have their own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +40,11 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const ANCHOR_EVERY: Duration = Duration::from_secs(60);
 /// Lookups of one patient that are shown, newest first.
 const SHOWN_MAX: usize = 1000;
+
+/// Days of which the ledger may have a head of this node: a century.
+const DAYS_MAX: usize = 36_525;
+/// Days that a warning names.
+const DAYS_NAMED: usize = 5;
 
 /// Characters that are kept of a user's name.
 const USER_CHARS_MAX: usize = 200;
@@ -104,9 +112,14 @@ impl Default for Head {
 }
 
 impl Head {
+    /// The beginning of the newest record's day.
+    fn day(&self) -> u64 {
+        self.time_ms / DAY_MS * DAY_MS
+    }
+
     /// `None`: no record is open, or their day is not over at `now_ms`.
     fn anchor(&self, site: &SiteId, now_ms: u64) -> Option<AuditAnchorPublic> {
-        let from = self.time_ms / DAY_MS * DAY_MS;
+        let from = self.day();
         (self.open > 0 && from + DAY_MS <= now_ms).then(|| AuditAnchorPublic {
             version: v1::VERSION,
             site: site.clone(),
@@ -120,6 +133,44 @@ impl Head {
     fn after(&self, lookup: &Lookup) -> Self {
         let hash = Hash::blake3(&[b"tessera v1 lookup", &encode(lookup)]);
         Self { hash, count: self.count + 1, time_ms: lookup.time_ms, open: self.open + 1 }
+    }
+}
+
+/// What came of computing the whole chain again and holding it against the ledger.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Checked {
+    records: u64,
+    /// Days of which the ledger has this very head.
+    confirmed: u64,
+    /// Beginnings of the days of which it has another one of this node.
+    others: Vec<u64>,
+    /// And of those of which there are no records here.
+    gone: Vec<u64>,
+}
+
+impl Checked {
+    /// An older copy of the directory that was put back is no tampering, but a patient who asks must hear of it.
+    fn warnings(&self) -> Vec<String> {
+        let days = |days: &[u64]| {
+            let named = days.iter().take(DAYS_NAMED).map(|day| rfc3339(*day).chars().take(10).collect::<String>());
+            let more = if days.len() > DAYS_NAMED { ", ..." } else { "" };
+            format!("{} days ({}{more})", days.len(), named.collect::<Vec<_>>().join(", "))
+        };
+        let gone = (!self.gone.is_empty()).then(|| {
+            format!(
+                "this directory is an older copy: by the ledger this node wrote down lookups on {} of which none are \
+                 here; a newer copy has them",
+                days(&self.gone)
+            )
+        });
+        let others = (!self.others.is_empty()).then(|| {
+            format!(
+                "on {} the ledger has another head of this node than these lookups lead to: this directory is an older \
+                 copy that was put back and went on, or the records were changed",
+                days(&self.others)
+            )
+        });
+        gone.into_iter().chain(others).collect()
     }
 }
 
@@ -233,45 +284,46 @@ impl Member {
                 Some(id) => member.lookups_of(id)?,
                 None => LookupsDone::default(),
             };
-            (done.checked, done.days_confirmed) = member.check_lookups()?;
+            let checked = member.check_lookups()?;
+            (done.checked, done.days_confirmed) = (checked.records, checked.confirmed);
+            done.warnings = checked.warnings();
             anyhow::Ok(done)
         };
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Computes the whole chain again and holds it against the ledger: the number of its records, and of its days that
-    /// the ledger confirms. An error names the first record or day that is not as it was.
-    fn check_lookups(&self) -> anyhow::Result<(u64, u64)> {
-        let (stored, mut head, mut days) = (self.head()?, Head::default(), 0);
+    /// Computes the whole chain again and holds it against the ledger. An error names the first record that is not as
+    /// it was written down after the one before.
+    fn check_lookups(&self) -> anyhow::Result<Checked> {
+        let (stored, mut head, mut heads) = (self.head()?, Head::default(), BTreeMap::new());
         while head.count < stored.count {
             let lookup = self.lookup(head.count)?.with_context(|| missing(head.count))?;
             ensure!(lookup.previous == head.hash, "the record of lookup {} is not the one that was made", head.count);
-            if let Some(anchor) = head.anchor(&self.config.default_site().id, lookup.time_ms) {
-                days += u64::from(self.is_anchored(&anchor)?);
-                head.open = 0;
-            }
             head = head.after(&lookup);
+            heads.insert(head.day(), head.hash);
         }
         ensure!(head.hash == stored.hash, "the newest record of the lookups is not the one that was made");
-        if let Some(anchor) = head.anchor(&self.config.default_site().id, now_ms()) {
-            days += u64::from(self.is_anchored(&anchor)?);
+        let mut checked = Checked { records: stored.count, ..Checked::default() };
+        for (day, anchored) in self.anchored()? {
+            match heads.get(&day) {
+                Some(head) if anchored.contains(head) => checked.confirmed += 1,
+                Some(_) => checked.others.push(day),
+                None => checked.gone.push(day),
+            }
         }
-        Ok((stored.count, days))
+        Ok(checked)
     }
 
-    /// Whether the ledger has this head; an error if it has another one of the same day.
-    fn is_anchored(&self, anchor: &AuditAnchorPublic) -> anyhow::Result<bool> {
-        let Some(index) = machine::applied_at(self.replica.view(), AUDIT_ANCHOR, &anchor.to_bytes())? else {
-            return Ok(false);
-        };
-        let entry = self.replica.entry(index)?.context("an entry that the state names is not in the ledger")?;
-        let body = Leaf::from_bytes(&entry.leaf)?.command.body;
-        let day = rfc3339(anchor.from.0);
-        ensure!(
-            body.public == anchor.to_bytes(),
-            "the lookups of the day that began {day} are not those that were made"
-        );
-        Ok(true)
+    /// The heads of this node that the ledger has, by the beginnings of their days. Of one day there is more than one
+    /// where the configured site has changed.
+    fn anchored(&self) -> anyhow::Result<BTreeMap<u64, Vec<Hash>>> {
+        let mut anchored: BTreeMap<u64, Vec<Hash>> = BTreeMap::new();
+        for index in machine::anchors(self.replica.view(), &self.node, DAYS_MAX)? {
+            let entry = self.replica.entry(index)?.context("an entry that the state names is not in the ledger")?;
+            let anchor = AuditAnchorPublic::from_bytes(&Leaf::from_bytes(&entry.leaf)?.command.body.public)?;
+            anchored.entry(anchor.from.0).or_default().push(anchor.head);
+        }
+        Ok(anchored)
     }
 }
 
@@ -283,7 +335,7 @@ fn missing(at: u64) -> String {
 pub async fn anchor(member: Arc<Member>) {
     loop {
         tokio::time::sleep(ANCHOR_EVERY).await;
-        if let Err(error) = member.anchor_lookups(now_ms()) {
+        if let Err(error) = member.anchor_lookups(member.surely().0) {
             tracing::warn!(why = format!("{error:#}"), "the day's lookups can't be anchored yet");
         }
     }

@@ -54,12 +54,40 @@ async fn a_day_that_is_over_is_confirmed_by_the_ledger() {
     member.anchor_lookups(tomorrow).expect("anchored once");
     assert_eq!(member.outbox.waiting(), 1);
     world.commit().await;
-    let head = Head { open: 3, ..member.head().expect("a head") };
-    let anchor = head.anchor(&member.config.default_site().id, tomorrow).expect("an anchor");
-    assert!(member.is_anchored(&anchor).expect("the same"));
-    let other = AuditAnchorPublic { head: Hash::blake3(&[b"other"]), ..anchor };
-    let refused = member.is_anchored(&other).expect_err("another head of that day");
-    assert!(refused.to_string().contains("not those that were made"), "{refused}");
+    let checked = member.check_lookups().expect("the chain holds");
+    assert_eq!(checked, Checked { records: 3, confirmed: 1, ..Checked::default() });
+    assert_eq!(checked.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_answers_and_says_what_it_lacks() {
+    let world = World::found().await;
+    let member = world.members[A].clone();
+    let ask = async |user: &str| member.history(&asks(&patient(1), user)).await.map(drop).expect("a history");
+    let puts_back = |head: &Head| {
+        let mut batch = Batch::new();
+        member.vault.put(&mut batch, Shelf::LookupHead, b"head", head);
+        member.archive.submit(batch).expect("written");
+    };
+    ask("d001").await;
+    let (begun, older) = (Head::default(), member.head().expect("a head"));
+    ask("d002").await;
+    member.anchor_lookups(older.day() + DAY_MS).expect("anchored");
+    world.commit().await;
+    let day = older.day();
+    for (name, head, expected, word) in [
+        ("of that day", &older, Checked { records: 1, others: vec![day], ..Checked::default() }, "another head"),
+        ("of before", &begun, Checked { gone: vec![day], ..Checked::default() }, "older copy"),
+    ] {
+        puts_back(head);
+        let checked = member.check_lookups().expect("no error: the chain that is here holds");
+        assert_eq!(checked, expected, "{name}");
+        let warnings = checked.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains(word) && warnings[0].contains("1 days"), "{warnings:?}");
+    }
+    puts_back(&older);
+    let done = member.lookups(LookupsCall { id: Some(patient(1).reveal_command_form()) }).await;
+    assert_eq!(done.expect("it answers").warnings.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +111,7 @@ async fn a_changed_or_missing_record_is_named() {
         let (_world, member) = three_lookups().await;
         change(&member);
         match member.check_lookups() {
-            Ok(checked) => assert_eq!((checked, expected), ((3, 0), ""), "{name}"),
+            Ok(checked) => assert_eq!((checked.records, expected), (3, ""), "{name}"),
             Err(error) => assert!(!expected.is_empty() && error.to_string().contains(expected), "{name}: {error}"),
         }
     }

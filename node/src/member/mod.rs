@@ -2,7 +2,8 @@
 //!
 //! - [`core`]: Raft and certification, on a core node; [`seat`]: whether it may
 //! - [`following`]: checkpoints and entries from peers; serving them; [`handing_in`]: the outbox's commands to the core
-//! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left
+//! - [`registrar`]: from a quiet study to a certified record; [`earlier_lives`]: what this directory forgot or left;
+//!   [`places`]: where its commands on their way go; [`again`]: what is written again
 //! - [`history`], [`consent`], [`revocation`], [`crosswalk`], [`links`]: what people ask for; [`people`]: in whose name
 //! - [`holder`], [`codes`], [`host`], [`requester`], [`receipts`], [`copies`], [`export`]: images between
 //!   sites; [`peers`]: the network
@@ -12,7 +13,11 @@
 //!
 //! Decisions are made in `policy`, `consensus` and `federation`; here are the tasks that carry them out.
 
+pub mod again;
+#[cfg(test)]
+mod again_tests;
 pub mod audit;
+mod batch_ends;
 pub mod clock;
 pub mod codes;
 pub mod consent;
@@ -39,6 +44,7 @@ pub mod links;
 pub mod lookups;
 pub mod peers;
 pub mod people;
+pub mod places;
 pub mod receipts;
 #[cfg(test)]
 mod receipts_tests;
@@ -60,7 +66,7 @@ mod unreadable_tests;
 pub mod vault;
 pub mod web;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -74,14 +80,13 @@ use tessera_consensus::replica::{self, Replica};
 use tessera_consensus::wire::v1::{Genesis, Leaf, Role, SignedJoin};
 use tessera_consensus::{LedgerIndex, LedgerSize, NodeId, SiteId, UnixMillis};
 use tessera_federation::blind::{Budget, BudgetUse, OprfKeys, SealingKey, own_share};
-use tessera_federation::history::NextFree;
 use tessera_federation::machine::{self, Machine};
 use tessera_federation::net::Changes;
 use tessera_federation::outbox::Outbox;
 use tessera_federation::retrieve::Identity;
 use tessera_federation::retrieve::wire::v1::Seen;
 use tessera_federation::wire::Format;
-use tessera_federation::wire::v1::{AMENDMENT, CONSENT, DomainGenesis, REVOCATION, Tag};
+use tessera_federation::wire::v1::{AMENDMENT, CONSENT, DomainGenesis, REVOCATION};
 use tessera_policy::{Crosswalk, Level, Rules};
 use tessera_storage::engine::{Ticket, wait_durable};
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
@@ -94,9 +99,6 @@ use crate::config::Config;
 use crate::home::{Home, Secrets};
 use peers::Peers;
 use vault::{Shelf, Vault};
-
-/// Reservations that are remembered; beyond it the oldest matter least and all are dropped.
-const REMEMBERED_MAX: usize = 100_000;
 
 /// How far this node's ledger is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +132,7 @@ pub struct Member {
     crosswalk: Mutex<Crosswalk>,
     budget: Mutex<Budget>,
     clock: Mutex<TrustedClock>,
-    reserved: Mutex<BTreeSet<Tag>>,
+    reserved: Mutex<places::Reserved>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
     /// The study at which the registrar's last round ended.
@@ -147,6 +149,8 @@ pub struct Member {
     refusals: AtomicU64,
     /// Some consent waits to be written again.
     consents_again: AtomicBool,
+    /// Some link waits to be written again.
+    links_again: AtomicBool,
     /// Some receipt waits for its disclosure.
     receipts_wait: AtomicBool,
     volumes: Mutex<statistics::Volumes>,
@@ -222,7 +226,7 @@ impl Member {
             kept_ms: replica.certificate().map_or(0, |certificate| certificate.time().0),
             progress: watch::Sender::new(progress),
             role: own.join.role,
-            reserved: Mutex::default(),
+            reserved: Mutex::new(places::Reserved::of_waiting(&outbox)?),
             registration_waits: Mutex::default(),
             registered_last: Mutex::default(),
             examined: Mutex::default(),
@@ -231,6 +235,7 @@ impl Member {
             lookups: Mutex::default(),
             refusals: AtomicU64::new(0),
             consents_again: AtomicBool::new(true),
+            links_again: AtomicBool::new(true),
             receipts_wait: AtomicBool::new(true),
             volumes: Mutex::new(volumes),
             concerns: Mutex::default(),
@@ -365,24 +370,6 @@ impl Member {
         let nodes = kernel::nodes(self.replica.view())?;
         let observers = nodes.into_iter().filter(|node| node.active && node.role == Role::Observer);
         Ok(observers.map(|node| node.join.join.keys.sealing).collect())
-    }
-
-    pub fn reserve(&self, free: &NextFree) {
-        let mut reserved = locked(&self.reserved);
-        reserved.insert(free.tag);
-        reserved.extend(free.presence);
-    }
-
-    pub fn is_reserved(&self, tag: &Tag) -> bool {
-        locked(&self.reserved).contains(tag)
-    }
-
-    /// When nothing is on its way, nothing is reserved.
-    pub fn forget_reservations(&self) {
-        let mut reserved = locked(&self.reserved);
-        if self.outbox.waiting() == 0 || reserved.len() > REMEMBERED_MAX {
-            reserved.clear();
-        }
     }
 
     /// Waits until a change of this node's tables survives a power failure.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use tessera_consensus::Lane;
 use tessera_federation::machine;
-use tessera_federation::outbox::Draft;
+use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::retrieve::wire::v1::{Party, SignedReceipt};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, ReceiptPublic, ReceiptSide};
@@ -70,23 +70,28 @@ impl Member {
         self.durable(ticket).await
     }
 
-    /// Puts those kept receipts into the outbox whose disclosure is in the ledger. One task calls it.
+    /// Puts those kept receipts into the outbox whose disclosure is in the ledger; while it is full they wait. One task
+    /// calls it.
     pub fn anchor_kept_receipts(&self) -> anyhow::Result<()> {
         if !self.receipts_wait.swap(false, Ordering::Acquire) {
             return Ok(());
         }
         let kept: Vec<ReceiptPublic> = self.vault.all(&**self.archive.engine(), Shelf::Receipts, WAITING_MAX)?;
-        let (mut drafts, mut batch) = (Vec::new(), Batch::new());
         for receipt in kept {
-            if machine::disclosure(self.replica.view(), &receipt.disclosure)?.is_some() {
-                self.vault.delete(&mut batch, Shelf::Receipts, receipt.disclosure.as_bytes());
-                drafts.push(draft(&receipt));
-            } else {
+            if machine::disclosure(self.replica.view(), &receipt.disclosure)?.is_none() {
                 self.receipts_wait.store(true, Ordering::Relaxed);
+                continue;
             }
-        }
-        if !drafts.is_empty() {
-            self.outbox.enqueue(drafts, batch)?;
+            let mut batch = Batch::new();
+            self.vault.delete(&mut batch, Shelf::Receipts, receipt.disclosure.as_bytes());
+            match self.outbox.enqueue(vec![draft(&receipt)], batch) {
+                Err(OutboxError::Full { .. }) => {
+                    self.receipts_wait.store(true, Ordering::Relaxed);
+                    break;
+                }
+                enqueued => drop(enqueued?),
+            }
+            self.wake_sender();
         }
         Ok(())
     }

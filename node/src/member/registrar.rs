@@ -187,9 +187,7 @@ impl Member {
             Registration { study: uid.clone(), site, patient, identifier, record, revision, tag: free.tag };
         self.keep_registration(&registration, &manifest, salt, &mut batch);
         self.note_sent(&free.tag, &uid, &mut batch);
-        self.reserve(&free);
-        self.outbox.enqueue(vec![draft], batch)?;
-        self.wake_sender();
+        self.enqueue_placed(draft, batch)?;
         Ok(())
     }
 
@@ -343,15 +341,15 @@ impl Member {
 
     /// What the ledger rejected because of a race is written again; what it rejected otherwise is noted and told.
     /// May be called again for the same command.
-    pub async fn settled(self: &Arc<Self>, settled: &Settled) -> anyhow::Result<()> {
-        let Settled { kind, matter, index, outcome } = settled;
+    pub fn settled(&self, settled: &Settled) -> anyhow::Result<()> {
+        let Settled { kind, public, matter, index, outcome } = settled;
+        self.give_places_back(*kind, public);
         if let Matter::Consent { consent, revoked } = decode("matter", matter, MATTER_BYTES_MAX)? {
             match revoked {
                 true => self.revocation_settled(consent, *outcome)?,
                 false => self.consent_settled(consent, *outcome)?,
             }
         }
-        self.forget_reservations();
         let Err(rejection) = *outcome else { return self.taken(&decode("matter", matter, MATTER_BYTES_MAX)?) };
         let sentence = rejections::sentence(rejection);
         tracing::warn!(
@@ -369,21 +367,9 @@ impl Member {
                 self.note_rejected(&study, sentence, &mut batch);
                 Ok(self.archive.submit(batch)?)
             }
-            Matter::Link { local, other } if retry => self.link_again(&local, &other).await,
+            Matter::Link { local, other } if retry => self.link_lost(&local, &other),
             _ => Ok(()),
         }
-    }
-
-    async fn link_again(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<()> {
-        // First the keys, which may have to wait for the core; then at once, so that a repeat links once.
-        for identifier in [local, other] {
-            self.writing_key(identifier).await?;
-        }
-        let name = [local.canonical_bytes(), other.canonical_bytes()].concat();
-        let mut batch = Batch::new();
-        self.vault.delete(&mut batch, Shelf::Links, &name);
-        self.archive.submit(batch)?;
-        self.link(local, other).await.map(drop)
     }
 
     /// Puts a study back into reception, so that the next round registers it under another tag. Told a second time,

@@ -25,8 +25,14 @@ async fn a_rejection_that_is_no_race_is_told_until_the_study_is_taken() {
     let mut world = World::found().await;
     let tag = Tag::from_parts(TagAlgorithm::KeyedBlake3, [1; 32]);
     let matter = encode(&Matter::Study { study: "1.2.3".into(), tag });
-    let settled = |outcome| Settled { kind: v1::STUDY, matter: matter.clone(), index: LedgerIndex(7), outcome };
-    world.members[A].settled(&settled(Err(rejections::NOT_YOURS))).await.expect("settled");
+    let settled = |outcome| Settled {
+        kind: v1::STUDY,
+        public: Vec::new(),
+        matter: matter.clone(),
+        index: LedgerIndex(7),
+        outcome,
+    };
+    world.members[A].settled(&settled(Err(rejections::NOT_YOURS))).expect("settled");
     let told = |world: &World| -> Vec<String> {
         let warnings = world.members[A].status().expect("a status").warnings;
         warnings.into_iter().filter(|warning| warning.contains("rejected")).collect()
@@ -35,6 +41,6 @@ async fn a_rejection_that_is_no_race_is_told_until_the_study_is_taken() {
     assert!(before.len() == 1 && before[0].contains("1.2.3: ") && before[0].contains("1 studies"), "{before:?}");
     world.reopen(A);
     assert_eq!(told(&world), before, "a start does not forget it");
-    world.members[A].settled(&settled(Ok(()))).await.expect("settled");
+    world.members[A].settled(&settled(Ok(()))).expect("settled");
     assert_eq!(told(&world), Vec::<String>::new());
 }

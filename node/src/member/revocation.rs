@@ -97,7 +97,7 @@ impl Member {
     }
 
     /// The grant is still on its way: its revocation follows it as soon as the ledger has it.
-    async fn revoke_when_taken(&self, consent: ConsentId) -> anyhow::Result<()> {
+    pub(super) async fn revoke_when_taken(&self, consent: ConsentId) -> anyhow::Result<()> {
         let ticket = {
             let _writing = self.archive.writing();
             let sent = self.sent_consent(&consent)?;
@@ -147,7 +147,15 @@ impl Member {
         let terms = denial(&found.details.terms)?;
         let denial = match self.own_denial(&person, &terms) {
             Some(denial) => denial,
-            None => self.record_consent(identifier.clone(), terms, None).await?,
+            None => match self.record_consent(identifier.clone(), terms, None).await {
+                Ok(denial) => denial,
+                Err(error) => {
+                    return Ok(undone(format!(
+                        "the denial was not recorded: {error:#}. This hospital refuses from now on, and no other does: \
+                         say it again"
+                    )));
+                }
+            },
         };
         let mut done = self.await_consent(denial, false).await?;
         if let Some(index) = done.ledger_index {

@@ -86,6 +86,8 @@ pub enum Shelf {
     CopyKeys = 30,
     /// Study UID -> why the ledger did not take its registration.
     Rejected = 40,
+    /// Identifier pair -> a link that lost its place and is to be written again.
+    LinksAgain = 41,
 }
 
 impl Shelf {
@@ -94,7 +96,7 @@ impl Shelf {
         match self {
             Self::Keys | Self::Registrations | Self::Manifests | Self::Links => true,
             Self::Sent | Self::Lost | Self::Examined | Self::Seat | Self::CopyKeys | Self::Receipts => true,
-            Self::Rejected => true,
+            Self::Rejected | Self::LinksAgain => true,
             Self::RevokedHere | Self::ConsentsSent | Self::RevocationTimes | Self::Statistics => true,
             Self::Codes | Self::Crosswalk | Self::Clock | Self::Budget => false,
             Self::Disclosures | Self::SignedReceipts | Self::Consents | Self::Federation => false,

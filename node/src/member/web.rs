@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tessera_policy::Purpose;
+use tessera_policy::{Identifier, Purpose};
 
 use super::Member;
+use crate::archive::catalogue::StudyRecord;
 use crate::archive::copies::CopyRecord;
 use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
@@ -28,6 +29,11 @@ impl Federated for Web {
 
     fn copy_closed(&self, copy: &CopyRecord, purpose: Option<Purpose>) -> anyhow::Result<Option<String>> {
         self.0.copy_closed(copy, purpose)
+    }
+
+    fn is_known_as(&self, own: &StudyRecord, patient: &str) -> bool {
+        // What is no number is nobody's.
+        Identifier::parse(patient).is_ok_and(|patient| self.0.is_of(&[patient], own))
     }
 
     fn status(&self) -> BoxFuture<'_, anyhow::Result<StatusDone>> {

@@ -8,7 +8,7 @@ use super::html::{count, date, escape, moment, name, size, span};
 use super::page::view_link;
 use super::table::{Column, table};
 use crate::archive::copies::COLLIDES;
-use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy};
+use crate::control::wire::{FetchDone, HistoryDone, HistoryStudy, NAMES_DISAGREE};
 
 const COLUMNS: [Column; 9] = [
     ("Date", "nowrap"),
@@ -31,6 +31,10 @@ pub fn history(history: &HistoryDone, objects_here: &BTreeMap<String, u32>) -> S
         true => String::new(),
         false => format!("<div class=\"notice\"><strong>Not in this list</strong><ul>{missing}</ul></div>"),
     };
+    let doubt = match history.names_disagree {
+        true => format!("<p class=\"notice\">{}</p>", escape(&capitalized(NAMES_DISAGREE))),
+        false => String::new(),
+    };
     let found = if history.studies.is_empty() {
         "<p class=\"none\">None under this number.</p><p class=\"quiet\">The same person may have examinations under another \
          number, or ones that are not linked to this number yet.</p>"
@@ -39,7 +43,7 @@ pub fn history(history: &HistoryDone, objects_here: &BTreeMap<String, u32>) -> S
         history_table(&history.studies, objects_here)
     };
     format!(
-        "<h3>Examinations under {}</h3><p class=\"quiet\">As of {as_of}{age}, by {} entries of the ledger.</p>{missing}{found}",
+        "<h3>Examinations under {}</h3><p class=\"quiet\">As of {as_of}{age}, by {} entries of the ledger.</p>{missing}{doubt}{found}",
         escape(&shortened(&history.patient)),
         count(history.ledger_size)
     )
@@ -84,7 +88,7 @@ fn history_row(study: &HistoryStudy, objects_here: Option<u32>) -> Vec<String> {
         escape(&study.modalities.join(", ")),
         escape(&study.body_region),
         described_here(study),
-        escape(&study.site_name),
+        hospital(study),
         count(study.objects.into()),
         escape(&state(study)),
         format!("<span class=\"dot {dot}\"></span>{place}"),
@@ -98,6 +102,15 @@ fn described_here(study: &HistoryStudy) -> String {
     match name(&study.patient_name) {
         name if name.is_empty() => description,
         name => format!("{description} <span class=\"under\">{}</span>", escape(&name)),
+    }
+}
+
+/// The holder, and by whose word its record is this person's, where it lies under another number.
+fn hospital(study: &HistoryStudy) -> String {
+    let site = escape(&study.site_name);
+    match study.by_link(&shortened(&study.under)) {
+        Some(link) => format!("{site} <span class=\"under\">{}</span>", escape(&link)),
+        None => site,
     }
 }
 
@@ -178,6 +191,20 @@ mod tests {
             let row = history_row(study, objects_here).concat();
             assert!(expected.iter().all(|part| row.contains(part)), "{row}");
         }
+    }
+
+    #[test]
+    fn what_was_reached_by_a_link_says_whose() {
+        let own = HistoryStudy { site_name: "乙县医院".into(), ..Default::default() };
+        let linked =
+            HistoryStudy { under: "resident:****21".into(), linked_by: vec!["丙县医院".into()], ..own.clone() };
+        let twice = HistoryStudy { linked_by: vec!["A".into(), "<B>".into()], ..linked.clone() };
+        assert_eq!(hospital(&own), "乙县医院");
+        assert_eq!(
+            hospital(&linked),
+            "乙县医院 <span class=\"under\">under resident:…21, by a link of 丙县医院</span>"
+        );
+        assert!(hospital(&twice).contains("by a link of A and of &lt;B&gt;"));
     }
 
     #[test]

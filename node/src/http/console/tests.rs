@@ -53,6 +53,26 @@ async fn numbers_come_in_bodies_and_answers_say_what_is_missing() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_link_brought_is_marked_and_names_that_disagree_are_told_first() {
+    let web = Web::new();
+    let own = HistoryStudy { study_uid: "7.7".into(), site_name: "乙县医院".into(), ..Default::default() };
+    let linked = HistoryStudy {
+        study_uid: "7.8".into(),
+        under: "resident:44**********09".into(),
+        linked_by: vec!["丙县医院".into()],
+        ..own.clone()
+    };
+    web.told.history.lock().expect("a lock").studies = vec![own, linked];
+    let page = web.post("/console/history", JSON, r#"{"id":"resident:1"}"#).await.text();
+    assert_eq!(page.matches("under resident:44…09, by a link of 丙县医院").count(), 1, "{page}");
+    assert!(!page.contains("disagree"), "{page}");
+    web.told.history.lock().expect("a lock").names_disagree = true;
+    let page = web.post("/console/history", JSON, r#"{"id":"resident:1"}"#).await.text();
+    let (doubt, table) = (page.find("The names on the images that are here disagree"), page.find("<table>"));
+    assert!(doubt.is_some() && doubt < table, "{page}");
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_in_its_own_words() {
     let web = Web::new();
     *web.told.fetch_error.lock().expect("a lock") = Some(no_consent);

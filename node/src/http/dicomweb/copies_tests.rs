@@ -14,7 +14,7 @@ use crate::archive::ingest::now_ms;
 use crate::archive::testing::{arrive, copy_id, data_set, ground, manifest, whole};
 use crate::control::wire::HistoryStudy;
 use crate::dicom::syntax::EXPLICIT_LITTLE;
-use crate::http::testing::{Web, no_consent};
+use crate::http::testing::{Web, no_consent, record_at};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const STUDY: &str = "/dicom-web/studies/1.2.3";
@@ -40,10 +40,12 @@ async fn part_of_a_study_is_never_served_and_a_fetch_goes_on_from_it() {
     }
     assert_eq!(web.get("/dicom-web/studies", &[]).await.json(), json!([]));
     *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), sent.clone()));
+    web.told.history.lock().expect("a lock").studies = vec![record_at("county-b", 1)];
     let answer = web.get(&format!("{STUDY}{CAUSE}"), &[]).await;
     assert!(ends_with(&answer.parts(), &sent), "all three");
     assert!(ends_with(&web.get(STUDY, &[]).await.parts(), &sent));
-    assert_eq!(web.told.asked.lock().expect("a lock").len(), 1, "it was fetched once");
+    let asked = web.told.asked.lock().expect("a lock").clone();
+    assert_eq!(asked, ["1.2.3 resident:110105 treatment li.wei", "resident:110105"], "fetched once, and whose it is");
 }
 
 #[tokio::test]
@@ -85,6 +87,7 @@ async fn a_copy_whose_ground_is_gone_is_asked_for_again_or_refused() {
         web.archive.complete_copy(&id, ground).expect("complete");
         *web.told.closed.lock().expect("a lock") = closed.map(str::to_owned);
         *web.told.fetch_error.lock().expect("a lock") = Some(no_consent);
+        web.told.history.lock().expect("a lock").studies = vec![record_at("county-b", 1)];
         let listed = web.get("/dicom-web/studies?StudyInstanceUID=1.2.3", &[]).await.json();
         let answer = web.get(&format!("{STUDY}{parameters}"), &[]).await;
         if refusal.is_empty() {
@@ -150,18 +153,6 @@ async fn the_own_study_goes_first_and_each_copy_can_be_named() {
     assert_eq!(metadata[0]["00081030"]["Value"], json!(["of b"]));
 }
 
-/// What another site's record says of study 1.2.3.
-fn record_at(holder: &str, record: u8) -> HistoryStudy {
-    HistoryStudy {
-        study_uid: "1.2.3".into(),
-        site: holder.into(),
-        site_name: format!("{holder} 医院"),
-        record: copy_id(holder, record, 1).record.to_string(),
-        study_date: "20260202".into(),
-        ..Default::default()
-    }
-}
-
 #[tokio::test]
 async fn a_uid_alone_does_not_make_a_study_the_patients() {
     const P: &str = "/dicom-web/studies?PatientID=P-1&IssuerOfPatientID=CB";
@@ -209,6 +200,90 @@ async fn a_uid_alone_does_not_make_a_study_the_patients() {
     assert_eq!(items[0]["00080056"]["Value"], json!(["ONLINE"]));
 }
 
+/// What of a study can be asked for by its UID.
+const PARTS: [&str; 9] = [
+    "",
+    "/metadata",
+    "/series",
+    "/instances",
+    "/series/1.2.3.1",
+    "/series/1.2.3.1/instances",
+    "/series/1.2.3.1/instances/1.2.3.1.1",
+    "/series/1.2.3.1/instances/1.2.3.1.1/metadata",
+    "/series/1.2.3.1/instances/1.2.3.1.1/frames/1",
+];
+
+#[tokio::test]
+async fn what_is_asked_for_in_a_patients_name_is_that_patients() {
+    let here = HistoryStudy { here: true, ..record_at("county-a", 9) };
+    let (of_b, of_c) = (record_at("county-b", 1), record_at("county-c", 2));
+    let all = vec![of_b.clone(), of_c, here.clone()];
+    // What is here: the own study (of H-1), copies in the order in which they came; P's records; what P is shown, or the
+    // refusal. What is fetched comes from county-b, as its record 1.
+    type Case<'a> = (bool, &'a [(&'a str, u8)], Vec<HistoryStudy>, Result<&'a str, (StatusCode, &'a str)>);
+    let (conflict, nothing) = ((StatusCode::CONFLICT, "another patient"), (StatusCode::NOT_FOUND, "under this number"));
+    let table: Vec<Case<'_>> = vec![
+        (true, &[], vec![of_b.clone()], Err(conflict)),
+        (true, &[("county-b", 1)], vec![of_b.clone()], Err(conflict)),
+        (true, &[], vec![], Err(nothing)),
+        (false, &[("county-b", 1)], vec![], Err(nothing)),
+        (false, &[("county-b", 1)], vec![of_b.clone()], Ok("county-b 1")),
+        (false, &[("county-b", 1), ("county-c", 2)], vec![of_b.clone()], Ok("county-b 1")),
+        (false, &[("county-c", 2), ("county-b", 1)], vec![record_at("county-c", 2)], Ok("county-c 2")),
+        // Only another patient's copy is here, of another site or of the same: this patient's is fetched.
+        (false, &[("county-c", 2)], vec![of_b.clone()], Ok("fetched")),
+        (false, &[("county-b", 7)], vec![of_b.clone()], Ok("fetched")),
+        (true, &[("county-b", 7)], vec![of_b, here], Ok("own")),
+        (true, &[("county-b", 1), ("county-c", 2)], all, Ok("own")),
+    ];
+    for (number, (own, copied, records, expected)) in table.into_iter().enumerate() {
+        let web = Web::new();
+        let object = |text: &str| vec![data_set("1.2.3", "1.2.3.1.1", text)];
+        if own {
+            web.store(EXPLICIT_LITTLE, &object("own")[0]).await;
+        }
+        for (holder, record) in copied {
+            whole(&web.archive, &copy_id(holder, *record, 1), &object(&format!("{holder} {record}")));
+        }
+        *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), object("fetched")));
+        web.told.history.lock().expect("a lock").studies = records;
+        for part in PARTS {
+            let answer = web.get(&format!("{STUDY}{part}{CAUSE}"), &[]).await;
+            match expected {
+                Ok(text) if part.is_empty() => assert!(ends_with(&answer.parts(), &object(text)), "{number}"),
+                Ok(text) if part.ends_with("/metadata") => {
+                    assert_eq!(answer.json()[0]["00081030"]["Value"], json!([text]), "{number} {part}");
+                }
+                Ok(_) => assert!(answer.status != StatusCode::CONFLICT, "{number} {part}"),
+                Err((status, why)) => {
+                    assert_eq!(answer.status, status, "{number} {part} {}", answer.text());
+                    assert!(answer.text().contains(why), "{number} {part} {}", answer.text());
+                }
+            }
+        }
+        let lookups = web.told.asked.lock().expect("a lock").iter().filter(|asked| *asked == "resident:110105").count();
+        assert_eq!(lookups, 1, "{number}: one lookup, however many requests");
+    }
+}
+
+#[tokio::test]
+async fn by_the_number_here_a_study_is_shown_without_the_core_and_others_say_why_not() {
+    let web = Web::new();
+    *web.told.keyless.lock().expect("a lock") = true;
+    let own = data_set("1.2.3", "1.2.3.1.1", "own");
+    web.store(EXPLICIT_LITTLE, &own).await;
+    let answer = web.get(&format!("{STUDY}?patient=hospital:CA/H-1&purpose=treatment&user=li.wei"), &[]).await;
+    assert!(ends_with(&answer.parts(), std::slice::from_ref(&own)));
+    assert!(web.told.asked.lock().expect("a lock").is_empty(), "nothing was looked up");
+    for part in PARTS {
+        let answer = web.get(&format!("{STUDY}{part}{CAUSE}"), &[]).await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{part}");
+        assert!(answer.text().contains("is not shown") && answer.text().contains("no core hospital"), "{part}");
+    }
+    // Who names no patient is shown what is here, as before.
+    assert!(ends_with(&web.get(STUDY, &[]).await.parts(), &[own]));
+}
+
 #[tokio::test]
 async fn a_copy_that_is_closed_while_it_is_sent_goes_no_further() {
     let web = Web::new();
@@ -223,5 +298,22 @@ async fn a_copy_that_is_closed_while_it_is_sent_goes_no_further() {
         let rest: Vec<_> = body.collect().await;
         assert!(!first.is_empty() && rest.last().is_some_and(Result::is_err), "{path}: broken off");
         assert!(rest.len() < objects.len() / 2, "{path}: {} chunks", rest.len());
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_link_brings_is_warned_of() {
+    let linked = HistoryStudy {
+        under: "resident:****21".into(),
+        linked_by: vec!["County C".into()],
+        ..record_at("county-b", 1)
+    };
+    let warning = "study 1.2.3 lies under resident:****21, by a link of County C";
+    for (records, warned) in [(vec![linked.clone()], true), (vec![linked, record_at("county-c", 2)], false)] {
+        let web = Web::new();
+        web.told.history.lock().expect("a lock").studies = records;
+        let answer = web.get("/dicom-web/studies?PatientID=P-1&IssuerOfPatientID=CB", &[]).await;
+        assert_eq!(uids(&answer.json()), ["1.2.3"]);
+        assert_eq!(answer.header("warning").contains(warning), warned, "{}", answer.header("warning"));
     }
 }

@@ -5,7 +5,6 @@
 //! is here is shown in any case.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::attributes::{
     Elsewhere, ISSUER_OF_PATIENT_ID, Item, Level, PATIENT_ID, Place, STUDY_DATE, STUDY_INSTANCE_UID, attribute,
@@ -15,14 +14,11 @@ use super::query::Query;
 use super::search::{self, Found, IsOpen};
 use crate::archive::Archive;
 use crate::archive::catalogue::{self, Description, LocalPatient, StudyRecord};
-use crate::archive::copies::{self, CopyId, Shown};
-use crate::control::wire::{HistoryCall, HistoryDone, HistoryStudy};
+use crate::archive::copies::{self, Shown};
+use crate::control::wire::{HistoryDone, HistoryStudy};
 use crate::http::error::HttpError;
-use crate::http::{Client, Service};
+use crate::http::{Client, Service, whose};
 use tessera_policy::IdentifierKind;
-
-/// How long the patient's key may take; a viewer gives up soon after.
-const HISTORY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A patient as QIDO names one: a number and who issued it.
 #[derive(Clone)]
@@ -52,15 +48,8 @@ impl PatientAsked {
 
 /// The history of a patient, or why there is none.
 pub async fn history(service: &Service, patient: &PatientAsked, user: String) -> Result<HistoryDone, String> {
-    let call = service.federated.history(HistoryCall { id: patient.command_form(), user });
-    match tokio::time::timeout(HISTORY_DEADLINE, call).await {
-        Ok(Ok(history)) => Ok(history),
-        Ok(Err(error)) => Err(format!("other sites' examinations are missing: {error:#}")),
-        Err(_) => Err(format!(
-            "other sites' examinations are missing: the patient's key was not there after {} s",
-            HISTORY_DEADLINE.as_secs()
-        )),
-    }
+    let found = whose::history(&*service.federated, patient.command_form(), user).await;
+    found.map_err(|why| format!("other sites' examinations are missing: {why}"))
 }
 
 /// One list of both. What is here counts only when it is this patient's: by the number here, or by the record that the
@@ -88,7 +77,7 @@ pub fn merge(
         client.is_there()?;
         let places = by_uid.get(uid).map(Vec::as_slice).unwrap_or_default();
         let is_own = |_: &StudyRecord| locals.contains(uid) || places.iter().any(|study| study.here);
-        let found = copies::of_patient(view, uid, is_own, |copy| is_among(places, copy), open)?;
+        let found = copies::of_patient(view, uid, is_own, |copy| whose::is_among(places.iter().copied(), copy), open)?;
         let (date, item) = match found.shown {
             Some(Shown::Own(own)) if here_matches(query, &own) => {
                 (own.description.study_date.clone(), study_item(&own, search::holder_of(archive, &own), place))
@@ -118,16 +107,19 @@ pub fn merge(
             "{unchecked} examinations at other sites were left out: only study UID, date and modality can be matched before a fetch"
         ));
     }
+    // By the number here it is the patient's whoever linked what.
+    let elsewhere = rows.iter().filter(|(_, uid, _)| !locals.contains(uid));
+    warnings.extend(elsewhere.filter_map(|(_, uid, _)| by_link(uid, by_uid.get(uid.as_str())?)));
     warnings.extend(colliding.into_iter().map(|uid| format!("study {uid} is {}", copies::COLLIDES)));
     rows.sort_by(|a, b| (&b.0, &a.1).cmp(&(&a.0, &b.1)));
     let rows = search::page(rows, query, &mut warnings);
     Ok(Found { items: rows.into_iter().map(|(_, _, item)| item).collect(), warnings })
 }
 
-/// Whether the patient's records say that this copy is the patient's.
-fn is_among(places: &[&HistoryStudy], copy: &CopyId) -> bool {
-    let record = copy.record.to_string();
-    places.iter().any(|study| study.site == copy.holder.as_str() && study.record == record)
+/// Of a study that only links bring under this patient.
+fn by_link(uid: &str, places: &[&HistoryStudy]) -> Option<String> {
+    let links: Option<Vec<String>> = places.iter().map(|study| study.by_link(&study.under)).collect();
+    Some(format!("study {uid} lies {}", links?.first()?))
 }
 
 /// Records of each study: one a site that holds it.

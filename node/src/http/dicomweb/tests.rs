@@ -7,7 +7,7 @@ use crate::control::wire::{HistoryDone, HistoryStudy};
 use crate::dicom::part10::Part10;
 use crate::dicom::syntax::{DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE};
 use crate::dicom::testing::deflate;
-use crate::http::testing::{Sample, Web, cut_off, faulty, gone, no_consent};
+use crate::http::testing::{Sample, Web, cut_off, faulty, gone, no_consent, record_at};
 
 const GB18030_NAME: &[u8] = b"\xcd\xf5^\xd0\xa1\xb6\xab";
 const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
@@ -399,6 +399,7 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     *web.told.fetch_error.lock().expect("a lock") = None;
     let data_set = native(&Sample::default());
     *web.told.arrives.lock().expect("a lock") = Some((web.archive.clone(), vec![data_set.clone()]));
+    web.told.history.lock().expect("a lock").studies = vec![record_at("county-b", 1)];
     let by_header =
         [("tessera-patient", "resident:110105"), ("tessera-purpose", "treatment"), ("tessera-user", "Dr Li")];
     let answer = web.get("/dicom-web/studies/1.2.3", &by_header).await;
@@ -407,7 +408,7 @@ async fn a_study_elsewhere_is_fetched_or_refused() {
     assert_eq!(again.json().as_array().map(Vec::len), Some(1));
     let asked = web.told.asked.lock().expect("a lock").clone();
     let by_parameter = "1.2.3 resident:110105 treatment li.wei";
-    assert_eq!(asked, [by_parameter, "1.2.3 resident:110105 treatment Dr Li"]);
+    assert_eq!(asked, [by_parameter, "1.2.3 resident:110105 treatment Dr Li", "resident:110105"]);
 }
 
 #[tokio::test]
