@@ -5,6 +5,7 @@
 //! drive. The one fault of this page besides the crash is a lying drive, which says *durable* at once; it exists to
 //! prove that the checks notice ([`crate::plan::Mutation`]).
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Disk {
     name: String,
     memory: MemoryEngine,
     lying: bool,
+    /// How many times as long as usual a sync takes.
+    slower: Arc<AtomicU32>,
     drive: Drive,
 }
 
@@ -44,13 +47,14 @@ impl Disk {
     /// An empty disk with these tables.
     pub fn new(name: String, tables: &[Table], lying: bool, rng: ChaCha8Rng, journal: Journal) -> Self {
         let memory = MemoryEngine::open(tables).expect("the tables of a node have different names");
-        Self { name, memory, lying, drive: Drive { rng, journal } }
+        Self { name, memory, lying, slower: Arc::new(AtomicU32::new(1)), drive: Drive { rng, journal } }
     }
 
     /// Starts the drive and hands out the engine for one life of the node.
     pub fn mount(&mut self) -> Arc<dyn Engine> {
         let (wake, mut awakened) = mpsc::unbounded();
         let (memory, journal, name) = (self.memory.clone(), self.drive.journal.clone(), self.name.clone());
+        let slower = self.slower.clone();
         let mut rng: ChaCha8Rng = rand::SeedableRng::seed_from_u64(self.drive.rng.random());
         drop(SimRuntime::spawn(async move {
             while awakened.next().await.is_some() {
@@ -58,7 +62,8 @@ impl Disk {
                     let covered = memory.unsynced();
                     let slow = rng.random_ratio(1, SLOW_SYNC_EVERY);
                     let delay_us = rng.random_range(SYNC_US) * if slow { SLOW_SYNC_FACTOR } else { 1 };
-                    SimRuntime::sleep(Duration::from_micros(delay_us)).await;
+                    let slower = u64::from(slower.load(Ordering::Relaxed));
+                    SimRuntime::sleep(Duration::from_micros(delay_us * slower)).await;
                     let synced = memory.flush_next(covered);
                     journal.event("sync", &[name.as_bytes(), &synced.to_be_bytes()]);
                     if synced == 0 {
@@ -68,6 +73,11 @@ impl Disk {
             }
         }));
         Arc::new(Mounted { memory: self.memory.clone(), wake, lying: self.lying, newest: Mutex::new(Ticket::ZERO) })
+    }
+
+    /// From now on a sync takes this many times as long.
+    pub fn slow_down(&self, factor: u32) {
+        self.slower.store(factor, Ordering::Relaxed);
     }
 
     /// Batches that a crash now may lose.

@@ -4,7 +4,7 @@
 //! One event at a time, in the order of arrival. What a step puts out is done before the next event; what one part
 //! tells another (a certificate that the certifier made and the follower keeps) goes through the same queue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use futures::channel::mpsc;
 use openraft::AsyncRuntime;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use tessera_consensus::certify::{self, BatchEnd, Certifier, CosignResult};
+use tessera_consensus::certify::{self, BatchEnd, Certifier, CosignResult, ReplyFault};
 use tessera_consensus::checkpoint::{Certificate, Checkpoint, SigningGuard};
 use tessera_consensus::follow::{self, Follower, Mode};
 use tessera_consensus::raft::intake::SubmitResult;
@@ -24,14 +24,15 @@ use tessera_consensus::wire::v1::Submission;
 use tessera_consensus::{NodeId, UnixMillis};
 use tessera_storage::engine::{Batch, Engine};
 
+use crate::clock::MachineClock;
 use crate::disk::Probe;
 use crate::founding::Founding;
 use crate::journal::{Journal, Promise};
 use crate::network::{Calls, Host, Inbox, Message, Network, Packet, method};
-use crate::node::{GUARD, GUARD_KEY, SimCore, clocks, wall_clock};
+use crate::node::{GUARD, GUARD_KEY, SimCore};
 use crate::oracle::Oracle;
 use crate::origin::Origin;
-use crate::plan::CORE_NODES;
+use crate::plan::Mutation;
 use crate::runtime::{Life, NodeRuntime};
 
 /// How often the parts are told that time passed.
@@ -54,13 +55,16 @@ pub enum Event {
 /// See the module's header.
 pub struct Driver {
     pub host: Host,
+    pub clock: MachineClock,
+    /// Hosts from 1 to this are the core.
+    pub core_nodes: u16,
     pub replica: Arc<Replica>,
     pub follower: Follower,
     pub core: Option<SimCore>,
     pub certifier: Option<Certifier>,
     /// Where the guard record goes, and a look at what of it is durable.
     pub guard_disk: Option<(Arc<dyn Engine>, Probe)>,
-    pub sign_before_guard: bool,
+    pub mutation: Option<Mutation>,
     pub origin: Origin,
     pub calls: Calls,
     pub network: Network,
@@ -70,6 +74,7 @@ pub struct Driver {
     pub life: Life,
     pub events: mpsc::UnboundedSender<Event>,
     pub leader: Option<RaftId>,
+    pub asked: Asked,
     pub rng: ChaCha8Rng,
 }
 
@@ -77,6 +82,31 @@ pub struct Driver {
 pub fn following(replica: &Replica, is_core: bool) -> Result<Follower, ReplicaError> {
     let mode = if is_core { Mode::Certificates } else { Mode::Entries };
     Ok(Follower::new(replica.federation(), replica.core()?, replica.frontier(), replica.certificate(), mode))
+}
+
+/// The question to each host that waits for its answer.
+#[derive(Default)]
+pub struct Asked {
+    waiting: BTreeMap<Host, u64>,
+    numbers: u64,
+}
+
+impl Asked {
+    /// The number of a new question, which ends the one before.
+    fn next(&mut self, host: Host) -> u64 {
+        self.numbers += 1;
+        self.waiting.insert(host, self.numbers);
+        self.numbers
+    }
+
+    /// Whether this answer is awaited; no second one is.
+    fn take_if(&mut self, host: Host, number: u64) -> bool {
+        let awaited = self.waiting.get(&host) == Some(&number);
+        if awaited {
+            self.waiting.remove(&host);
+        }
+        awaited
+    }
 }
 
 /// What the parts are told next.
@@ -91,14 +121,14 @@ impl Driver {
         for peer in peers {
             self.work(Task::Follow(follow::Input::PeerUp(peer)));
         }
-        let mut ticked = wall_clock();
+        let mut ticked = self.clock.steady();
         loop {
             match NodeRuntime::timeout(TICK, inbox.next()).await {
                 Ok(Some(event)) => self.handle(event),
                 Ok(None) => return,
                 Err(_) => {}
             }
-            let now = wall_clock();
+            let now = self.clock.steady();
             if now.since(ticked) >= TICK.as_millis() as u64 {
                 ticked = now;
                 self.tick(now);
@@ -108,7 +138,7 @@ impl Driver {
 
     fn others(&self) -> impl Iterator<Item = Host> + use<> {
         let me = self.host;
-        (1..=self.founding.identities.len() as u8).map(Host).filter(move |host| *host != me)
+        (1..=self.founding.identities.len() as u16).map(Host).filter(move |host| *host != me)
     }
 
     fn tick(&mut self, now: UnixMillis) {
@@ -116,7 +146,7 @@ impl Driver {
         let leader = self.core.as_ref().and_then(|core| core.leader());
         if leader != self.leader {
             self.leader = leader;
-            let node = leader.map(|seat| self.founding.identity(Host(seat.0 as u8)).node);
+            let node = leader.map(|seat| self.founding.identity(Host::of_seat(seat)).node);
             self.work(Task::Certify(certify::Input::LeaderChanged { leader: node }));
         }
         self.work(Task::Certify(certify::Input::Tick));
@@ -132,7 +162,7 @@ impl Driver {
             Event::Packet(packet) => self.packet(packet),
             Event::Applied(checkpoint) => self.applied(checkpoint),
             Event::GuardDurable(guard) => self.work(Task::Certify(certify::Input::GuardDurable { guard })),
-            Event::Submitted { number, results } => self.origin.submitted(wall_clock(), number, &results),
+            Event::Submitted { number, results } => self.origin.submitted(self.clock.steady(), number, &results),
         }
     }
 
@@ -174,14 +204,18 @@ impl Driver {
             Ok(Message::Cosigned { checkpoint, result }) => {
                 self.work(Task::Certify(certify::Input::CosignReply { from: node, checkpoint, result }));
             }
-            Ok(Message::Follow(request)) => match follow::serve(&self.replica, &request) {
-                Ok(reply) => self.network.send(self.host, from, &Message::Followed(reply)),
+            Ok(Message::Follow { number, request }) => match follow::serve(&self.replica, &request) {
+                Ok(reply) => self.network.send(self.host, from, &Message::Followed { number, reply }),
                 Err(error) => self.breach(Promise::OneHistory, &error),
             },
-            Ok(Message::Followed(reply)) => self.work(Task::Follow(follow::Input::Reply { from: node, reply })),
+            Ok(Message::Followed { number, reply }) => match self.asked.take_if(from, number) {
+                true => self.work(Task::Follow(follow::Input::Reply { from: node, reply })),
+                // Its question was given up, and the stream closed.
+                false => self.journal.event("late answer", &[&self.host.bytes()]),
+            },
             Ok(Message::Gossip { note }) => self.work(Task::Follow(follow::Input::Gossip { from: node, note })),
             Ok(Message::Submit { number, submissions }) => self.submit_for(from, number, submissions),
-            Ok(Message::Submitted { number, results }) => self.origin.submitted(wall_clock(), number, &results),
+            Ok(Message::Submitted { number, results }) => self.origin.submitted(self.clock.steady(), number, &results),
             Err(error) => self.breach(Promise::NothingForged, &error),
         }
     }
@@ -202,7 +236,7 @@ impl Driver {
     /// Commands of this node's origin: a core node submits itself, a member through any core node.
     fn submit(&mut self, number: u64, submissions: Vec<Submission>) {
         let Some(core) = self.core.clone() else {
-            let to = Host(self.rng.random_range(1..=CORE_NODES));
+            let to = Host(self.rng.random_range(1..=self.core_nodes));
             return self.network.send(self.host, to, &Message::Submit { number, submissions });
         };
         let events = self.events.clone();
@@ -228,7 +262,7 @@ impl Driver {
         while let Some(task) = tasks.pop_front() {
             match task {
                 Task::Follow(input) => {
-                    for output in self.follower.step(wall_clock(), input) {
+                    for output in self.follower.step(self.clock.wall(), input) {
                         self.follow(output, &mut tasks);
                     }
                 }
@@ -244,7 +278,7 @@ impl Driver {
     fn certifier_step(&mut self, input: certify::Input) -> Vec<certify::Output> {
         let Some(certifier) = self.certifier.as_mut() else { return Vec::new() };
         match self.replica.core() {
-            Ok(core) => certifier.step(clocks(), input, certify::View { cores: &[core] }),
+            Ok(core) => certifier.step(self.clock.read(), input, certify::View { cores: &[core] }),
             Err(error) => {
                 self.breach(Promise::OneHistory, &error);
                 Vec::new()
@@ -254,7 +288,11 @@ impl Driver {
 
     fn follow(&mut self, output: follow::Output, tasks: &mut VecDeque<Task>) {
         match output {
-            follow::Output::Ask { peer, request } => self.send(&peer, &Message::Follow(request)),
+            follow::Output::Ask { peer, request } => {
+                let Some(host) = self.founding.host_of(&peer) else { return };
+                let number = self.asked.next(host);
+                self.network.send(self.host, host, &Message::Follow { number, request });
+            }
             follow::Output::Apply { from, entries } => match self.replica.apply_entries(from, &entries) {
                 Ok(applied) => {
                     self.oracle.applied(self.host, applied.checkpoint);
@@ -274,7 +312,7 @@ impl Driver {
             }
             // An answer that came after its time.
             follow::Output::Refused { why: follow::FollowError::Unasked, .. } => {
-                self.journal.event("late answer", &[&[self.host.0]]);
+                self.journal.event("late answer", &[&self.host.bytes()]);
             }
             follow::Output::Refused { why, .. } => self.breach(Promise::NothingForged, &why),
         }
@@ -299,13 +337,14 @@ impl Driver {
                 self.send(&to, &Message::Cosign { checkpoint, asked_at });
             }
             certify::Output::SendReply { to, checkpoint, result } => {
-                if let CosignResult::Signed(_) = &result {
-                    self.report_cosignature(&checkpoint);
+                if let CosignResult::Signed(cosignature) = &result {
+                    let guarded = self.durable_guard().and_then(|guard| guard.last().copied());
+                    self.oracle.cosigned(self.host, (checkpoint, cosignature.time_seconds()), guarded);
                 }
                 self.send(&to, &Message::Cosigned { checkpoint, result });
             }
             certify::Output::Certified(certificate) => {
-                self.journal.event("certificate", &[&[self.host.0], certificate.signed().to_note().as_bytes()]);
+                self.journal.event("certificate", &[&self.host.bytes(), certificate.signed().to_note().as_bytes()]);
                 // The follower keeps it and passes it on, as it would another's.
                 let note = certificate.signed().to_note();
                 tasks.push_back(Task::Follow(follow::Input::Gossip {
@@ -317,16 +356,21 @@ impl Driver {
                 let what = format!("{ours:?} here, {theirs:?} elsewhere");
                 self.breach(Promise::OneHistory, &what);
             }
+            // Whose clock is wrong cannot be told here.
+            certify::Output::FaultyReply { fault: ReplyFault::Clock { .. }, .. } => {
+                self.journal.event("cosignature of another time", &[&self.host.bytes()]);
+            }
             certify::Output::FaultyReply { fault, .. } => self.breach(Promise::NothingForged, &fault),
         }
     }
 
     fn persist_guard(&mut self, guard: SigningGuard, tasks: &mut VecDeque<Task>) {
         let Some((engine, _)) = &self.guard_disk else { return };
+        let early = self.mutation.is_some_and(|mutation| self.signs_early(mutation, &guard));
         let mut batch = Batch::new();
         batch.put(GUARD, GUARD_KEY, guard.to_bytes());
         match engine.submit(batch) {
-            Ok(_) if self.sign_before_guard => tasks.push_back(Task::Certify(certify::Input::GuardDurable { guard })),
+            Ok(_) if early => tasks.push_back(Task::Certify(certify::Input::GuardDurable { guard })),
             Ok(ticket) => {
                 let events = self.events.clone();
                 let durable = move |result: Result<(), _>| {
@@ -341,11 +385,19 @@ impl Driver {
         }
     }
 
-    fn report_cosignature(&self, checkpoint: &Checkpoint) {
-        let Some((_, probe)) = &self.guard_disk else { return };
-        let guard = probe.durable(GUARD, GUARD_KEY).and_then(|bytes| SigningGuard::from_bytes(&bytes).ok());
-        let guarded = guard.as_ref().and_then(|guard| guard.last()).map(|(guarded, _)| guarded);
-        self.oracle.cosigned(self.host, checkpoint, guarded);
+    fn durable_guard(&self) -> Option<SigningGuard> {
+        let (_, probe) = self.guard_disk.as_ref()?;
+        SigningGuard::from_bytes(&probe.durable(GUARD, GUARD_KEY)?).ok()
+    }
+
+    /// Whether the fault in this world lets the certifier believe a record durable that is on its way.
+    fn signs_early(&self, mutation: Mutation, next: &SigningGuard) -> bool {
+        let signed = |guard: &SigningGuard| guard.last().map(|(checkpoint, _)| *checkpoint);
+        match mutation {
+            Mutation::SignBeforeGuard => true,
+            Mutation::DateBeforeGuard => self.durable_guard().is_some_and(|guard| signed(&guard) == signed(next)),
+            Mutation::AcknowledgeBeforeFsync | Mutation::ForgetfulMachine => false,
+        }
     }
 
     fn send(&self, to: &NodeId, message: &Message) {

@@ -18,7 +18,7 @@ use tessera_federation::wire::v1::{DomainGenesis, OprfBudget};
 use tessera_policy::{Identifier, Issuer};
 
 use crate::network::Host;
-use crate::plan::{CORE_NODES, stream};
+use crate::plan::{Size, stream};
 
 /// The wall clock at simulated time zero.
 pub const EPOCH: UnixMillis = UnixMillis(1_750_000_000_000);
@@ -48,19 +48,20 @@ pub struct Founding {
 }
 
 impl Founding {
-    /// Three core hospitals and one that follows.
-    pub fn new(seed: u64) -> Self {
+    /// Core hospitals and members.
+    pub fn new(seed: u64, size: Size) -> Self {
         let mut rng = stream(seed, "founding");
         let mut sealing = Vec::new();
-        let identities: Vec<Identity> = (1..=CORE_NODES + 1)
-            .map(|number| {
-                let (identity, key) = identity(Host(number), &mut rng);
+        let identities: Vec<Identity> = size
+            .hosts()
+            .map(|host| {
+                let (identity, key) = identity(host, size.is_core(host), &mut rng);
                 sealing.push((identity.node, key.public()));
                 identity
             })
             .collect();
         let seeds = YearSeeds::draw(&mut rng);
-        let core = &sealing[..usize::from(CORE_NODES)];
+        let core = &sealing[..usize::from(size.core)];
         let (oprf, oprf_shares) =
             found_oprf(YEAR, &seeds, OprfBudget::default(), core, &mut rng).expect("X25519 keys can be sealed to");
         let domain = DomainGenesis {
@@ -98,8 +99,8 @@ fn seed_bytes(rng: &mut dyn CryptoRng) -> [u8; 32] {
     bytes
 }
 
-fn identity(host: Host, rng: &mut ChaCha8Rng) -> (Identity, SealingKey) {
-    let role = if host.0 <= CORE_NODES { Role::Core } else { Role::Member };
+fn identity(host: Host, is_core: bool, rng: &mut ChaCha8Rng) -> (Identity, SealingKey) {
+    let role = if is_core { Role::Core } else { Role::Member };
     let name = format!("hospital-{}", host.0);
     let site: SiteId = name.parse().expect("a site's name");
     let mut signing = || SigningKey::from_seed(seed_bytes(rng));

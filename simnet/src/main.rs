@@ -1,12 +1,16 @@
-//! `tessera-simnet --seed N`: runs one seed, tells its story, and prints the hash over all events.
+//! `tessera-simnet`: runs seeds, tells their stories, and prints the hash over all events.
 //!
-//! Exits with 1 when a promise was broken, and with `--twice` when a second run differs. Not for what a run consists
-//! of: that is in the library, [`tessera_simnet::plan`] and [`tessera_simnet::world`].
+//! Exits with 1 when a promise was broken, and with `--twice` when a second run differs. A failing seed is run again
+//! with fewer and fewer faults, and the shortest story that still fails is printed. Not for what a run consists of:
+//! that is in the library, [`tessera_simnet::plan`] and [`tessera_simnet::world`].
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use clap::Parser;
-use tessera_simnet::plan::{Mutation, Plan};
+use clap::{Parser, ValueEnum};
+use tessera_simnet::plan::{Mutation, Plan, Size};
+use tessera_simnet::shrink::shrink;
 use tessera_simnet::world::{Report, run};
 
 /// The shipped code of a federation on simulated time, network and disks.
@@ -19,6 +23,21 @@ struct Arguments {
     /// How many seeds to run, counting up from the first.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// Run seeds until so many minutes are over.
+    #[arg(long, value_name = "MINUTES")]
+    campaign: Option<u64>,
+    /// Core hospitals: 1, 3, 4 or 7.
+    #[arg(long, default_value_t = 4)]
+    core: u16,
+    /// Hospitals that follow.
+    #[arg(long, default_value_t = 4)]
+    members: u16,
+    /// Simulated minutes in which faults come.
+    #[arg(long, default_value_t = 1)]
+    minutes: u64,
+    /// What breaks.
+    #[arg(long, value_enum, default_value_t = Faults::Swarm)]
+    faults: Faults,
     /// Run each seed twice and compare the event hashes.
     #[arg(long)]
     twice: bool,
@@ -30,23 +49,73 @@ struct Arguments {
     quiet: bool,
 }
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let mut all_well = true;
-    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
-        let plan = Plan { mutation: arguments.mutation, ..Plan::first_page(seed) };
-        let report = run(&plan);
-        print(&report, arguments.quiet);
-        all_well &= report.passed();
-        if arguments.twice && run(&plan) != report {
-            println!("seed {seed}: the second run differs: something outside the seed decided");
-            all_well = false;
-        }
-    }
-    if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+#[derive(Clone, Copy, ValueEnum)]
+enum Faults {
+    /// A random subset of all faults for each seed.
+    Swarm,
+    /// Three core nodes and a member; one crash between write and sync, one partition.
+    FirstPage,
+    /// As the first page, under load over long lines.
+    WideArea,
+    /// Nothing.
+    None,
 }
 
-fn print(report: &Report, quiet: bool) {
+impl Arguments {
+    fn plan(&self, seed: u64) -> Plan {
+        let swarm = || Plan::swarm(seed, Size { core: self.core, members: self.members }, self.minutes);
+        let plan = match self.faults {
+            Faults::Swarm => swarm(),
+            Faults::FirstPage => Plan::first_page(seed),
+            Faults::WideArea => Plan::wide_area(seed),
+            Faults::None => Plan { faults: Vec::new(), ..swarm() },
+        };
+        Plan { mutation: self.mutation, ..plan }
+    }
+
+    fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
+        let (first, count) = (self.seed, self.seeds);
+        let until = self.campaign.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
+        (first..).enumerate().map_while(move |(done, seed)| {
+            let goes_on = until.map_or((done as u64) < count, |until| Instant::now() < until);
+            goes_on.then_some(seed)
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (mut failed, mut done, mut met) = (Vec::new(), 0u64, BTreeMap::<&str, u64>::new());
+    for seed in arguments.seeds() {
+        let plan = arguments.plan(seed);
+        let begun = Instant::now();
+        let report = run(&plan);
+        print(&report, begun.elapsed(), arguments.quiet);
+        done += 1;
+        report.record.counters.iter().for_each(|(name, count)| *met.entry(name).or_default() += count);
+        if arguments.twice && run(&plan) != report {
+            println!("seed {seed}: the second run differs: something outside the seed decided");
+            failed.push(seed);
+        } else if !report.passed() {
+            failed.push(seed);
+            tell_shortest(report);
+        }
+    }
+    if done > 1 {
+        let met: Vec<String> = met.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        println!("{done} seeds, {} failed {failed:?}\nmet: {}", failed.len(), met.join(", "));
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell_shortest(failed: Report) {
+    let faults = failed.plan.faults.len();
+    let shortest = shrink(failed);
+    println!("  with {} of its {faults} faults it fails like this:", shortest.plan.faults.len());
+    shortest.record.story.iter().for_each(|line| println!("  {line}"));
+}
+
+fn print(report: &Report, took: Duration, quiet: bool) {
     if !quiet {
         report.record.story.iter().for_each(|line| println!("{line}"));
         let counters = report.record.counters.iter().map(|(name, count)| format!("{count} {name}"));
@@ -55,8 +124,11 @@ fn print(report: &Report, quiet: bool) {
     let verdict = if report.passed() { "every promise held" } else { "BROKEN" };
     let seconds = report.simulated_ms as f64 / 1000.0;
     println!(
-        "seed {}: {verdict} in {seconds:.1} simulated seconds, {} events, event hash {}",
-        report.plan.seed, report.record.events, report.record.hash
+        "seed {}: {verdict} in {seconds:.1} simulated seconds ({:.0} times real time), {} events, event hash {}",
+        report.plan.seed,
+        seconds / took.as_secs_f64().max(0.001),
+        report.record.events,
+        report.record.hash
     );
     for breach in report.record.breaches.iter().filter(|_| quiet) {
         println!("  {breach}");

@@ -5,7 +5,10 @@
 //! broke, as TCP keep-alive would tell; when the peer's process is gone, after a round trip. All else is sent and
 //! forgotten; the protocols above repeat what they need.
 //!
-//! Not here yet: bandwidth, duplication, address translation, one-way cuts. Each is a field of [`Wires`].
+//! A host's uplink carries one packet after the other. Repeats meet only what is sent and forgotten: a connection has
+//! none.
+//!
+//! Not here yet: address translation and outward-only dialling.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,8 +32,9 @@ use tessera_consensus::raft::types::{CoreNode, RaftId};
 use tessera_consensus::wire::v1::Submission;
 use tessera_consensus::wire::{DecodeError, decode, encode};
 
+use crate::clock::now_us;
 use crate::journal::Journal;
-use crate::plan::CORE_NODES;
+use crate::plan::Size;
 use crate::runtime::{NodeRuntime, lock};
 
 /// One packet's bytes.
@@ -40,7 +44,19 @@ const BREAK_NOTICED_MS: std::ops::Range<u64> = 700..1_800;
 
 /// A machine on the network: core nodes by their seat from 1, then the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Host(pub u8);
+pub struct Host(pub u16);
+
+impl Host {
+    /// For the journal.
+    pub fn bytes(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+
+    /// The core node in this seat.
+    pub fn of_seat(seat: RaftId) -> Self {
+        Self(u16::try_from(seat.0).expect("a simulated core has few seats"))
+    }
+}
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,8 +89,15 @@ pub enum Message {
         checkpoint: Checkpoint,
         result: CosignResult,
     },
-    Follow(FollowRequest),
-    Followed(FollowReply),
+    /// A question under its asker's own number, and the answer to that very question: each has a stream of its own.
+    Follow {
+        number: u64,
+        request: FollowRequest,
+    },
+    Followed {
+        number: u64,
+        reply: FollowReply,
+    },
     /// A certified checkpoint, as a C2SP note.
     Gossip {
         note: String,
@@ -122,14 +145,49 @@ pub struct Packet {
 }
 
 /// How lines behave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// One way, microseconds: the least, and what jitter adds at most.
     pub latency_us: u64,
     pub jitter_us: u64,
-    /// Packets lost of 10,000.
+    /// Packets lost of 10,000, and repeated.
     pub lost_per_10000: u32,
+    pub repeated_per_10000: u32,
+    /// What a host's uplink carries; 0: no limit.
+    pub bits_per_s: u64,
 }
+
+impl Line {
+    /// Metropolitan fibre.
+    pub const FIBRE: Self =
+        Self { latency_us: 800, jitter_us: 700, lost_per_10000: 1, repeated_per_10000: 0, bits_per_s: 1_000_000_000 };
+    /// A county's leased line of 10 Mbit/s.
+    pub const COUNTY: Self = Self {
+        latency_us: 12_000,
+        jitter_us: 9_000,
+        lost_per_10000: 10,
+        repeated_per_10000: 1,
+        bits_per_s: 10_000_000,
+    };
+    /// By way of a geostationary satellite.
+    pub const SATELLITE: Self = Self {
+        latency_us: 270_000,
+        jitter_us: 40_000,
+        lost_per_10000: 60,
+        repeated_per_10000: 5,
+        bits_per_s: 4_000_000,
+    };
+}
+
+/// The lines between core nodes, and all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lines {
+    pub core: Line,
+    pub members: Line,
+}
+
+/// Hosts whose packets do not reach others: (from, to).
+pub type Cut = BTreeSet<(Host, Host)>;
 
 type Port = Arc<dyn Fn(Packet) + Send + Sync>;
 
@@ -141,31 +199,72 @@ pub struct Network {
 }
 
 struct Wires {
-    line: Line,
-    /// What a packet to or from a host that is not in the core needs longer, microseconds.
-    remote_us: u64,
+    size: Size,
+    lines: Lines,
+    /// While lines are worse than they are: lost and repeated of 10,000.
+    worse: Option<(u32, u32)>,
     rng: ChaCha8Rng,
     ports: BTreeMap<Host, Port>,
-    /// Pairs that do not reach each other, the smaller first.
-    cuts: BTreeSet<(Host, Host)>,
-    calls: u64,
+    /// By number, so that each heals for itself.
+    cuts: BTreeMap<u64, Cut>,
+    /// When a host's uplink is free again, microseconds.
+    free_us: BTreeMap<Host, u64>,
+    numbers: u64,
+}
+
+/// What becomes of a packet.
+struct Fate {
+    lost: bool,
+    delay: Duration,
+    repeated: Option<Duration>,
 }
 
 impl Wires {
-    fn is_cut(&self, a: Host, b: Host) -> bool {
-        self.cuts.contains(&(a.min(b), a.max(b)))
+    fn is_cut(&self, from: Host, to: Host) -> bool {
+        self.cuts.values().any(|cut| cut.contains(&(from, to)))
     }
 
-    fn delay(&mut self, a: Host, b: Host) -> Duration {
-        let jitter_us = self.rng.random_range(0..=self.line.jitter_us);
-        let remote_us = if a.max(b).0 > CORE_NODES { self.remote_us } else { 0 };
-        Duration::from_micros(self.line.latency_us + jitter_us + remote_us)
+    fn fate(&mut self, from: Host, to: Host, bytes: usize) -> Fate {
+        let within_core = self.size.is_core(from) && self.size.is_core(to);
+        let line = if within_core { self.lines.core } else { self.lines.members };
+        let (lost, repeated) = self.worse.unwrap_or((line.lost_per_10000, line.repeated_per_10000));
+        let lost = self.rng.random_range(0..10_000) < lost;
+        let mut under_way = || Duration::from_micros(line.latency_us + self.rng.random_range(0..=line.jitter_us));
+        let (first, second) = (under_way(), under_way());
+        let repeated = (self.rng.random_range(0..10_000) < repeated).then_some(second);
+        let waits = Duration::from_micros(self.uplink_us(from, bytes, line.bits_per_s));
+        Fate { lost, delay: waits + first, repeated: repeated.map(|second| waits + second) }
+    }
+
+    /// Until the last bit of a packet has left.
+    fn uplink_us(&mut self, from: Host, bytes: usize, bits_per_s: u64) -> u64 {
+        if bits_per_s == 0 {
+            return 0;
+        }
+        let now_us = now_us();
+        let free_us = self.free_us.entry(from).or_default();
+        *free_us = now_us.max(*free_us) + (bytes as u64 * 8).saturating_mul(1_000_000) / bits_per_s;
+        *free_us - now_us
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 }
 
 impl Network {
-    pub fn new(line: Line, remote_us: u64, rng: ChaCha8Rng, journal: Journal) -> Self {
-        let wires = Wires { line, remote_us, rng, ports: BTreeMap::new(), cuts: BTreeSet::new(), calls: 0 };
+    pub fn new(size: Size, lines: Lines, rng: ChaCha8Rng, journal: Journal) -> Self {
+        let wires = Wires {
+            size,
+            lines,
+            worse: None,
+            rng,
+            ports: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            free_us: BTreeMap::new(),
+            numbers: 0,
+        };
         Self { wires: Arc::new(Mutex::new(wires)), journal }
     }
 
@@ -179,38 +278,45 @@ impl Network {
         lock(&self.wires).ports.remove(&host);
     }
 
-    /// Hosts of `side` and all others no longer reach each other.
-    pub fn cut_off(&self, side: &BTreeSet<Host>, all: &BTreeSet<Host>) {
+    /// What is cut does not pass until the cut of the returned number heals.
+    pub fn cut(&self, cut: Cut) -> u64 {
         let mut wires = lock(&self.wires);
-        for a in side {
-            for b in all.difference(side) {
-                wires.cuts.insert((*a.min(b), *a.max(b)));
-            }
-        }
+        let number = wires.next_number();
+        wires.cuts.insert(number, cut);
+        number
     }
 
-    pub fn heal(&self) {
-        lock(&self.wires).cuts.clear();
+    pub fn heal(&self, number: u64) {
+        lock(&self.wires).cuts.remove(&number);
+    }
+
+    /// All lines lose and repeat so much of 10,000 packets, or what they do by themselves.
+    pub fn worsen(&self, worse: Option<(u32, u32)>) {
+        lock(&self.wires).worse = worse;
     }
 
     pub fn send(&self, from: Host, to: Host, message: &Message) {
         let bytes = encode(message);
-        let (lost, delay) = {
-            let mut wires = lock(&self.wires);
-            let per_10000 = wires.line.lost_per_10000;
-            let lost = wires.rng.random_range(0..10_000) < per_10000;
-            (lost, wires.delay(from, to))
-        };
-        let (network, notice) = (self.clone(), break_notice(from, to, message));
+        let Fate { lost, delay, repeated } = lock(&self.wires).fate(from, to, bytes.len());
+        let notice = break_notice(from, to, message);
+        if let Some(delay) = repeated.filter(|_| notice.is_none()) {
+            self.journal.event("packet repeated", &[&from.bytes(), &to.bytes()]);
+            self.carry(from, to, bytes.clone(), Fate { lost: false, delay, repeated: None }, None);
+        }
+        self.carry(from, to, bytes, Fate { lost, delay, repeated: None }, notice);
+    }
+
+    fn carry(&self, from: Host, to: Host, bytes: Vec<u8>, fate: Fate, notice: Option<(Host, Message)>) {
+        let network = self.clone();
         drop(SimRuntime::spawn(async move {
-            let lost = lost || lock(&network.wires).is_cut(from, to);
-            SimRuntime::sleep(delay).await;
+            let lost = fate.lost || lock(&network.wires).is_cut(from, to);
+            SimRuntime::sleep(fate.delay).await;
             if lost || lock(&network.wires).is_cut(from, to) {
-                network.journal.event("packet lost", &[&[from.0, to.0], &bytes]);
+                network.journal.event("packet lost", &[&from.bytes(), &to.bytes(), &bytes]);
                 let noticed_ms = lock(&network.wires).rng.random_range(BREAK_NOTICED_MS);
                 network.tell_of_break(to, notice, noticed_ms).await;
             } else if !network.deliver(from, to, bytes) {
-                let round_trip_ms = u64::try_from(delay.as_millis()).unwrap_or(0);
+                let round_trip_ms = u64::try_from(fate.delay.as_millis()).unwrap_or(0);
                 network.tell_of_break(to, notice, round_trip_ms).await;
             }
         }));
@@ -225,18 +331,16 @@ impl Network {
     fn deliver(&self, from: Host, to: Host, bytes: Vec<u8>) -> bool {
         let port = lock(&self.wires).ports.get(&to).cloned();
         let Some(port) = port else {
-            self.journal.event("nobody there", &[&[from.0, to.0], &bytes]);
+            self.journal.event("nobody there", &[&from.bytes(), &to.bytes(), &bytes]);
             return false;
         };
-        self.journal.event("packet", &[&[from.0, to.0], &bytes]);
+        self.journal.event("packet", &[&from.bytes(), &to.bytes(), &bytes]);
         port(Packet { from, bytes });
         true
     }
 
     fn next_call(&self) -> u64 {
-        let mut wires = lock(&self.wires);
-        wires.calls += 1;
-        wires.calls
+        lock(&self.wires).next_number()
     }
 }
 
@@ -283,7 +387,7 @@ impl Transport for CoreLine {
     ) -> BoxFuture<'static, Answer> {
         let (line, peer) = (self.clone(), peer.name.clone());
         Box::pin(async move {
-            let to = Host(u8::try_from(seat.0).expect("a simulated core has few seats"));
+            let to = Host::of_seat(seat);
             let call = line.network.next_call();
             let (waiting, answer) = oneshot::channel();
             lock(&line.calls.0).insert(call, waiting);

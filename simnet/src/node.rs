@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::channel::mpsc;
+use tessera_consensus::LedgerSize;
 use tessera_consensus::certify::{self, Certifier};
 use tessera_consensus::checkpoint::SigningGuard;
-use tessera_consensus::clock::Clocks;
 use tessera_consensus::kernel::{Domain, Entry, Rejection, Verdict};
 use tessera_consensus::raft::cluster::{Core, CoreSetup, StartError, Timing};
 use tessera_consensus::raft::log_store;
@@ -20,14 +20,14 @@ use tessera_consensus::replica::{self, Applied, Replica, ReplicaError};
 use tessera_consensus::state::Transaction;
 use tessera_consensus::wire::DecodeError;
 use tessera_consensus::wire::v1::{Genesis, Role};
-use tessera_consensus::{LedgerSize, UnixMillis};
 use tessera_federation::machine::Machine;
 use tessera_federation::outbox::{OUTBOX, Outbox, OutboxError};
 use tessera_storage::engine::{Engine, EngineError, Table};
 
+use crate::clock::MachineClock;
 use crate::disk::{Disk, Probe};
-use crate::driver::{Driver, Event, following};
-use crate::founding::{EPOCH, Founding, Identity};
+use crate::driver::{Asked, Driver, Event, following};
+use crate::founding::{Founding, Identity};
 use crate::journal::{Journal, Promise};
 use crate::network::{Calls, CoreLine, Host, Network};
 use crate::oracle::Oracle;
@@ -71,6 +71,7 @@ pub struct Surroundings {
 /// A machine with its disks.
 pub struct Node {
     pub host: Host,
+    pub clock: MachineClock,
     surroundings: Surroundings,
     /// The ledger, the outbox and the catalogue.
     ledger: Disk,
@@ -91,18 +92,6 @@ pub struct Running {
     pub outbox: Arc<Outbox>,
 }
 
-/// The wall clock of a simulated machine. All clocks agree on this page.
-pub fn wall_clock() -> UnixMillis {
-    let now = openraft_rt_sim::SimInstant::try_now().expect("inside a simulation");
-    EPOCH.plus_ms(u64::try_from(now.elapsed_since_start().as_millis()).expect("a short simulation"))
-}
-
-/// Both clocks of a simulated machine, which run alike.
-pub fn clocks() -> Clocks {
-    let wall = wall_clock();
-    Clocks { wall, boot_ms: wall.since(EPOCH) }
-}
-
 impl Node {
     pub fn new(host: Host, surroundings: Surroundings) -> Self {
         let Surroundings { founding, journal, plan, .. } = &surroundings;
@@ -120,7 +109,22 @@ impl Node {
         });
         let guard =
             is_core.then(|| Disk::new(format!("{host} guard"), &[GUARD], false, rng("guard disk"), journal.clone()));
-        Self { host, surroundings, ledger, raft, guard, watermark: Arc::default(), lives: 0, running: None }
+        Self {
+            host,
+            clock: MachineClock::default(),
+            surroundings,
+            ledger,
+            raft,
+            guard,
+            watermark: Arc::default(),
+            lives: 0,
+            running: None,
+        }
+    }
+
+    /// How many lives have begun.
+    pub fn lives(&self) -> u32 {
+        self.lives
     }
 
     pub fn running(&self) -> Option<&Running> {
@@ -132,11 +136,27 @@ impl Node {
         self.raft.as_ref().map_or(0, Disk::unsynced)
     }
 
+    fn disks(&self) -> impl Iterator<Item = &Disk> {
+        [Some(&self.ledger), self.raft.as_ref(), self.guard.as_ref()].into_iter().flatten()
+    }
+
+    /// From now on all its disks take this many times as long.
+    pub fn slow_down(&self, factor: u32) {
+        self.disks().for_each(|disk| disk.slow_down(factor));
+    }
+
+    /// The process is stopped, or goes on.
+    pub fn freeze(&self, stopped: bool) {
+        let Some(running) = &self.running else { return };
+        if stopped { running.life.freeze() } else { running.life.thaw() }
+    }
+
     /// Starts a life on what the disks hold.
     pub async fn boot(&mut self) -> Result<(), BootError> {
         let life = Life::new();
         let setup = life.own(boot(BootSetup {
             host: self.host,
+            clock: self.clock.clone(),
             life: life.clone(),
             surroundings: self.surroundings.clone(),
             lives: self.lives,
@@ -194,6 +214,7 @@ impl Node {
 
 struct BootSetup {
     host: Host,
+    clock: MachineClock,
     life: Life,
     surroundings: Surroundings,
     lives: u32,
@@ -204,7 +225,7 @@ struct BootSetup {
 }
 
 async fn boot(setup: BootSetup) -> Result<Running, BootError> {
-    let BootSetup { host, life, surroundings, lives, ledger, raft, guard, watermark } = setup;
+    let BootSetup { host, clock, life, surroundings, lives, ledger, raft, guard, watermark } = setup;
     let Surroundings { founding, network, journal, oracle, plan } = surroundings;
     let identity = founding.identity(host).clone();
     let genesis = Genesis::from_bytes(&founding.genesis.to_bytes()).expect("our own genesis");
@@ -213,13 +234,13 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
     let (events, inbox) = mpsc::unbounded();
     let calls = Calls::default();
     let certifier = match &guard {
-        Some((engine, _)) => Some(certifier(&identity, &**engine, &replica)?),
+        Some((engine, _)) => Some(certifier(&identity, &**engine, &replica, &clock)?),
         None => None,
     };
     let core = match raft {
         Some(engine) => {
             let transport = CoreLine { me: host, network: network.clone(), calls: calls.clone() };
-            Some(core(&identity, engine, watermark, &replica, transport, &events).await?)
+            Some(core(&identity, engine, watermark, &replica, transport, &events, clock.clone()).await?)
         }
         None => None,
     };
@@ -236,12 +257,14 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
     network.listen(host, Arc::new(move |packet| drop(port.unbounded_send(Event::Packet(packet)))));
     let driver = Driver {
         host,
+        clock,
+        core_nodes: plan.size.core,
         follower: following(&replica, core.is_some())?,
         replica: replica.clone(),
         core: core.clone(),
         certifier,
         guard_disk: guard,
-        sign_before_guard: plan.mutation == Some(Mutation::SignBeforeGuard),
+        mutation: plan.mutation,
         origin,
         calls,
         network,
@@ -251,6 +274,7 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
         life: life.clone(),
         events,
         leader: None,
+        asked: Asked::default(),
         rng: stream(plan.seed, &format!("driver of {host}, life {lives}")),
     };
     let outbox = driver.origin.outbox();
@@ -258,7 +282,12 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
     Ok(Running { life, replica, core, outbox })
 }
 
-fn certifier(identity: &Identity, guard: &dyn Engine, replica: &Replica) -> Result<Certifier, BootError> {
+fn certifier(
+    identity: &Identity,
+    guard: &dyn Engine,
+    replica: &Replica,
+    clock: &MachineClock,
+) -> Result<Certifier, BootError> {
     let guard = match guard.get(GUARD, GUARD_KEY)? {
         Some(bytes) => SigningGuard::from_bytes(&bytes)?,
         None => SigningGuard::new(),
@@ -269,7 +298,7 @@ fn certifier(identity: &Identity, guard: &dyn Engine, replica: &Replica) -> Resu
         name: identity.signer.clone(),
         checkpoint_key: identity.checkpoint.clone(),
     };
-    Ok(Certifier::new(signer, guard, replica.certificate(), wall_clock()))
+    Ok(Certifier::new(signer, guard, replica.certificate(), clock.wall()))
 }
 
 /// Starts Raft. What it applies, and first the state that it begins with, goes to the driver.
@@ -280,6 +309,7 @@ async fn core(
     replica: &Arc<Replica>,
     transport: CoreLine,
     events: &mpsc::UnboundedSender<Event>,
+    clock: MachineClock,
 ) -> Result<SimCore, BootError> {
     let events = events.clone();
     // The driver is gone only when this life is over.
@@ -293,7 +323,7 @@ async fn core(
         raft_engine,
         watermark,
         replica: replica.clone(),
-        clock: Arc::new(wall_clock),
+        clock: Arc::new(move || clock.wall()),
         transport,
         listener: Arc::new(move |done: &Applied| tell(done.checkpoint)),
         timing: Timing::default(),

@@ -46,7 +46,7 @@ impl Oracle {
     /// `host` stands at this state.
     pub fn applied(&self, host: Host, checkpoint: Checkpoint) {
         let bytes = tessera_consensus::wire::encode(&checkpoint);
-        self.journal.event("applied", &[&[host.0], &bytes]);
+        self.journal.event("applied", &[&host.bytes(), &bytes]);
         let first = lock(&self.seen).history.entry(checkpoint.size).or_insert((host, checkpoint)).to_owned();
         if first.1 != checkpoint {
             let what = format!("{host} and {} differ at {} entries", first.0, checkpoint.size.0);
@@ -62,17 +62,23 @@ impl Oracle {
         seen.certified = seen.certified.max(checkpoint.size);
     }
 
-    /// `host` sends a cosignature of `checkpoint`; its guard record on the disk speaks of `guarded`.
-    pub fn cosigned(&self, host: Host, checkpoint: &Checkpoint, guarded: Option<&Checkpoint>) {
-        if guarded.is_none_or(|guarded| guarded.size < checkpoint.size) {
-            let what = format!("{host} signed {} entries before its guard record was durable", checkpoint.size.0);
+    /// `host` sends a cosignature of `checkpoint` with this time; its guard record on the disk is `guarded`. What was
+    /// signed before the record went on to a larger size may still be on its way.
+    pub fn cosigned(&self, host: Host, signed: (Checkpoint, u64), guarded: Option<(Checkpoint, u64)>) {
+        let (checkpoint, time_seconds) = signed;
+        let later = |(record, at): (Checkpoint, u64)| record.size > checkpoint.size && at >= time_seconds;
+        if !guarded.is_some_and(|record| record == signed || later(record)) {
+            let what = format!(
+                "{host} signed {} entries at {time_seconds} s before its guard record was durable, which is {guarded:?}",
+                checkpoint.size.0
+            );
             self.journal.breach(Promise::NothingForged, what);
         }
     }
 
     /// An origin was told that its command is committed here.
     pub fn receipt(&self, host: Host, index: LedgerIndex, command: Hash) {
-        self.journal.event("receipt", &[&[host.0], &index.0.to_be_bytes()]);
+        self.journal.event("receipt", &[&host.bytes(), &index.0.to_be_bytes()]);
         let earlier = *lock(&self.seen).receipts.entry(index).or_insert(command);
         if earlier != command {
             self.journal.breach(Promise::NothingLost, format!("two commands have receipts for entry {}", index.0));
@@ -81,13 +87,13 @@ impl Oracle {
 
     /// The gateway of `host` may answer with success for this matter: it is on the disk.
     pub fn acknowledged(&self, host: Host, matter: u32) {
-        self.journal.event("acknowledged", &[&[host.0], &matter.to_be_bytes()]);
+        self.journal.event("acknowledged", &[&host.bytes(), &matter.to_be_bytes()]);
         lock(&self.seen).acknowledged.insert((host, matter));
     }
 
     /// The outbox of `host` deleted the command at `index`.
     pub fn settled(&self, host: Host, index: LedgerIndex) {
-        self.journal.event("settled", &[&[host.0], &index.0.to_be_bytes()]);
+        self.journal.event("settled", &[&host.bytes(), &index.0.to_be_bytes()]);
         let certified = lock(&self.seen).certified;
         if !certified.contains(index) {
             self.journal.breach(Promise::NothingLost, format!("{host} deleted entry {} uncertified", index.0));
@@ -219,4 +225,37 @@ pub struct NodeEnd {
     pub matters: BTreeMap<u32, Option<LedgerIndex>>,
     /// Studies that all origins together registered.
     pub studies_everywhere: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_consensus::{Epoch, FederationId};
+
+    use super::*;
+
+    #[test]
+    fn a_cosignature_leaves_only_under_its_own_record_or_a_later_one() {
+        let checkpoint = |size: u64, content: &[u8]| Checkpoint {
+            federation: FederationId::new(Hash::blake3(&[b"federation"])),
+            size: LedgerSize(size),
+            root: Hash::sha256(&[content]),
+            digest: Hash::blake3(&[content]),
+            epoch: Epoch(1),
+        };
+        let signed = (checkpoint(7, b"ours"), 100);
+        for (guarded, holds, what) in [
+            (None, false, "no record"),
+            (Some((checkpoint(6, b"before"), 100)), false, "a record of less"),
+            (Some((checkpoint(7, b"theirs"), 100)), false, "other content of the size"),
+            (Some((checkpoint(7, b"ours"), 97)), false, "dated anew before the record"),
+            (Some((checkpoint(7, b"ours"), 103)), false, "a date that was never recorded"),
+            (Some((checkpoint(8, b"after"), 99)), false, "a later size with an earlier date"),
+            (Some((checkpoint(7, b"ours"), 100)), true, "its record"),
+            (Some((checkpoint(8, b"after"), 100)), true, "a later record"),
+        ] {
+            let oracle = Oracle::new(Journal::default());
+            oracle.cosigned(Host(1), signed, guarded);
+            assert_eq!(!oracle.journal.has_breaches(), holds, "{what}");
+        }
+    }
 }

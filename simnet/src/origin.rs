@@ -229,7 +229,7 @@ impl Origin {
     #[allow(clippy::type_complexity)]
     fn study(&mut self, number: u32) -> Result<(Lane, Kind, Vec<u8>, Option<Vec<u8>>), OutboxError> {
         let key = self.patients[number as usize % self.patients.len()].clone();
-        let reserved = self.reserved();
+        let reserved = self.reserved(number);
         let free = next_free(&self.replica, &key, &self.site, STUDY, &|tag| reserved.contains(&tag.to_key()));
         let free = free.map_err(|error| match error {
             PlaceError::Replica(error) => OutboxError::Replica(error),
@@ -261,10 +261,11 @@ impl Origin {
         BreakGlassPublic { version: VERSION, break_glass, site, holder, at }.to_bytes()
     }
 
-    /// Places of studies that are on their way.
-    fn reserved(&self) -> BTreeSet<[u8; 33]> {
+    /// Places of studies that are on their way, but for the one that is written now: if it lost its place to another
+    /// record, it may take what came free of it.
+    fn reserved(&self, writing: u32) -> BTreeSet<[u8; 33]> {
         let mut places = BTreeSet::new();
-        for (number, matter) in &self.matters {
+        for (number, matter) in self.matters.iter().filter(|(number, _)| **number != writing) {
             let Matter::Waiting { public } = matter else { continue };
             let Some(study) = StudyPublic::from_bytes(public).ok().filter(|_| is_study(*number)) else { continue };
             places.insert(study.tag.to_key());

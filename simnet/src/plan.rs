@@ -1,15 +1,16 @@
-//! What one run does, drawn from its seed: lines, faults and their times, the workload's size.
+//! What one run does, drawn from its seed: the federation's size, its lines, the faults and their times, the work.
 //!
-//! A plan is data. The first page has one shape (a crash between write and sync with a restart, then a partition
-//! with its heal); scenarios and swarms of faults will be other makers of plans.
+//! A plan is data: a failing one is made smaller by leaving faults out ([`crate::shrink`]), and a scenario is a plan
+//! that a person wrote. Makers of plans are here; what a fault does is in [`crate::world`].
 
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::network::Line;
+use crate::network::{Host, Line, Lines};
 
-/// Core nodes of this page: the size that tolerates one crash and no liar.
-pub const CORE_NODES: u8 = 3;
+/// Time at the beginning in which nothing breaks, so that there is something to lose.
+const CALM_MS: u64 = 2_500;
 
 /// A fault in the world that the checks must notice. The shipped code stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,6 +19,8 @@ pub enum Mutation {
     AcknowledgeBeforeFsync,
     /// A core node sends cosignatures without waiting for the guard record.
     SignBeforeGuard,
+    /// It waits for the record of a new size, but not when it dates the same size anew.
+    DateBeforeGuard,
     /// One core node's machine forgets an entry.
     ForgetfulMachine,
 }
@@ -26,36 +29,157 @@ pub enum Mutation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub seed: u64,
-    pub line: Line,
-    /// One way, microseconds, that the lines of those that follow are longer than the core's.
-    pub remote_us: u64,
+    pub size: Size,
+    pub lines: Lines,
     /// Commands that each node registers.
     pub commands: u32,
     /// Pause between two of them at most.
     pub pause_ms_max: u64,
-    pub crash: Crash,
-    pub partition: Partition,
+    /// In the order of their beginnings.
+    pub faults: Vec<Timed>,
+    /// Before the first fault everybody must hold a state that was certified within this.
+    pub lag_ms_max: Option<u64>,
     /// After the last fault everything must be done within this.
     pub patience_ms: u64,
     pub mutation: Option<Mutation>,
 }
 
-/// A core node loses power while something that it wrote is not synced.
+/// How many nodes there are. Hosts count from 1, the core first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crash {
-    pub at_ms: u64,
-    /// Whether the leader of that moment is hit; otherwise one that follows.
-    pub hits_leader: bool,
-    pub down_ms: u64,
+pub struct Size {
+    pub core: u16,
+    pub members: u16,
 }
 
-/// One core node is cut off, alone or with the member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition {
+impl Size {
+    pub fn hosts(self) -> impl DoubleEndedIterator<Item = Host> {
+        (1..=self.core + self.members).map(Host)
+    }
+
+    pub fn is_core(self, host: Host) -> bool {
+        host.0 <= self.core
+    }
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timed {
     pub at_ms: u64,
-    pub cuts_leader: bool,
-    pub with_member: bool,
     pub lasts_ms: u64,
+    pub fault: Fault,
+}
+
+/// Whom a fault hits, found out when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Host(Host),
+    /// The core node that leads.
+    Leader,
+    /// A core node that does not.
+    Other,
+}
+
+/// What breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Power is lost: the process is gone, and of what was not synced a part.
+    PowerCut { who: Who },
+    /// The same, at a moment when something that it wrote is not synced.
+    PowerCutInWrite { who: Who },
+    /// The process stops where it stands, and goes on later with what it then believes.
+    Freeze { who: Who },
+    /// These and the others do not reach each other.
+    Partition { side: Vec<Who> },
+    /// What these say reaches nobody; they hear the others.
+    Muted { side: Vec<Who> },
+    /// The two do not reach each other, all others reach both.
+    Bridge { between: [Who; 2] },
+    /// Each sync takes this many times as long.
+    SlowDisk { who: Who, factor: u32 },
+    /// The wall clock is wrong by this, and is set right at the end.
+    ClockJump { who: Who, by_ms: i64 },
+    /// Both clocks gain this many microseconds in a million.
+    ClockDrift { who: Who, ppm: i64 },
+    /// All lines lose and repeat more.
+    BadLines { lost_per_10000: u32, repeated_per_10000: u32 },
+}
+
+/// What counters call the faults: did a campaign really meet each?
+pub const FAULTS: [&str; 10] = [
+    "fault: power cut",
+    "fault: power cut in a write",
+    "fault: freeze",
+    "fault: partition",
+    "fault: muted",
+    "fault: bridge partition",
+    "fault: slow disk",
+    "fault: clock jump",
+    "fault: clock drift",
+    "fault: bad lines",
+];
+/// The place of [`Fault::ClockJump`] among them.
+const CLOCK_JUMP: usize = 7;
+
+impl Fault {
+    /// Its place in [`FAULTS`].
+    const fn kind(&self) -> usize {
+        match self {
+            Self::PowerCut { .. } => 0,
+            Self::PowerCutInWrite { .. } => 1,
+            Self::Freeze { .. } => 2,
+            Self::Partition { .. } => 3,
+            Self::Muted { .. } => 4,
+            Self::Bridge { .. } => 5,
+            Self::SlowDisk { .. } => 6,
+            Self::ClockJump { .. } => CLOCK_JUMP,
+            Self::ClockDrift { .. } => 8,
+            Self::BadLines { .. } => 9,
+        }
+    }
+
+    pub const fn name(&self) -> &'static str {
+        FAULTS[self.kind()]
+    }
+
+    /// One of a kind.
+    fn draw(kind: usize, size: Size, rng: &mut ChaCha8Rng) -> Option<Self> {
+        let who = who(size, rng);
+        Some(match kind {
+            0 => Self::PowerCut { who },
+            1 => Self::PowerCutInWrite { who: core(rng) },
+            2 => Self::Freeze { who },
+            3 => Self::Partition { side: side(size, rng) },
+            4 => Self::Muted { side: side(size, rng) },
+            5 => Self::Bridge { between: [Who::Leader, core(rng)] },
+            6 => Self::SlowDisk { who, factor: rng.random_range(5..60) },
+            7 => Self::ClockJump { who, by_ms: rng.random_range(6_000..7_200_000) * if rng.random() { 1 } else { -1 } },
+            8 => Self::ClockDrift { who, ppm: rng.random_range(-200..200) },
+            9 => Self::BadLines {
+                lost_per_10000: rng.random_range(100..2_000),
+                repeated_per_10000: rng.random_range(0..2_000),
+            },
+            _ => return None,
+        })
+    }
+}
+
+fn core(rng: &mut ChaCha8Rng) -> Who {
+    if rng.random() { Who::Leader } else { Who::Other }
+}
+
+fn who(size: Size, rng: &mut ChaCha8Rng) -> Who {
+    match rng.random_range(0..4) {
+        0 => Who::Leader,
+        1 => Who::Other,
+        _ => Who::Host(Host(rng.random_range(1..=size.core + size.members))),
+    }
+}
+
+fn side(size: Size, rng: &mut ChaCha8Rng) -> Vec<Who> {
+    let share = [0.1, 0.3, 0.5].choose(rng).copied().unwrap_or(0.3);
+    let mut side: Vec<Who> = size.hosts().filter(|_| rng.random_bool(share)).map(Who::Host).collect();
+    side.push(core(rng));
+    side
 }
 
 /// The random stream of one part of the world. Each part has its own, so that one's draws do not move another's.
@@ -66,32 +190,35 @@ pub fn stream(seed: u64, part: &str) -> ChaCha8Rng {
 }
 
 impl Plan {
-    /// The first page's plan for `seed`.
+    /// Three core nodes and one that follows; a crash between write and sync with a restart, then a partition that heals.
     pub fn first_page(seed: u64) -> Self {
         let mut rng = stream(seed, "plan");
-        let crash = Crash {
-            at_ms: rng.random_range(2_500..5_000),
-            hits_leader: rng.random_bool(0.5),
-            down_ms: rng.random_range(500..4_000),
+        let crash_ms = rng.random_range(CALM_MS..5_000);
+        let victim = core(&mut rng);
+        let crash = Timed {
+            at_ms: crash_ms,
+            fault: Fault::PowerCutInWrite { who: victim },
+            lasts_ms: rng.random_range(500..4_000),
         };
-        let partition = Partition {
-            at_ms: rng.random_range(9_000..12_000),
-            cuts_leader: rng.random_bool(0.5),
-            with_member: rng.random_bool(0.5),
-            lasts_ms: rng.random_range(3_000..9_000),
+        let partition_ms = rng.random_range(9_000..12_000);
+        let mut side = vec![core(&mut rng)];
+        side.extend(rng.random_bool(0.5).then_some(Who::Host(Host(4))));
+        let partition =
+            Timed { at_ms: partition_ms, fault: Fault::Partition { side }, lasts_ms: rng.random_range(3_000..9_000) };
+        let line = Line {
+            latency_us: rng.random_range(300..8_000),
+            jitter_us: rng.random_range(200..6_000),
+            lost_per_10000: rng.random_range(0..100),
+            ..Line::default()
         };
         Self {
             seed,
-            line: Line {
-                latency_us: rng.random_range(300..8_000),
-                jitter_us: rng.random_range(200..6_000),
-                lost_per_10000: rng.random_range(0..100),
-            },
-            remote_us: 0,
+            size: Size { core: 3, members: 1 },
+            lines: Lines { core: line, members: line },
             commands: rng.random_range(24..40),
             pause_ms_max: 900,
-            crash,
-            partition,
+            faults: vec![crash, partition],
+            lag_ms_max: None,
             patience_ms: 60_000,
             mutation: None,
         }
@@ -100,11 +227,45 @@ impl Plan {
     /// A federation over wide lines and under load: a certificate every 100 ms or so, and a round trip between the core
     /// and those that follow that is longer by far.
     pub fn wide_area(seed: u64) -> Self {
-        let page = Self::first_page(seed);
-        let crash = Crash { at_ms: 6_000, ..page.crash };
+        let mut page = Self::first_page(seed);
+        page.faults[0].at_ms = 6_000;
         // A lost question of a follower costs its whole timeout, which is not what this plan is about.
-        let line = Line { lost_per_10000: 0, ..page.line };
-        Self { line, remote_us: 250_000, commands: 160, pause_ms_max: 100, crash, ..page }
+        let core = Line { lost_per_10000: 0, ..page.lines.core };
+        let members = Line { latency_us: core.latency_us + 250_000, ..core };
+        // Whole seconds are rounded down, and a range is asked for after the certificate is heard of.
+        let lag_ms_max = Some(3_000);
+        Self { lines: Lines { core, members }, commands: 160, pause_ms_max: 100, lag_ms_max, ..page }
+    }
+
+    /// A federation of this size over `minutes`, with a random subset of all faults, each several times.
+    pub fn swarm(seed: u64, size: Size, minutes: u64) -> Self {
+        let mut rng = stream(seed, "plan");
+        let until_ms = CALM_MS + minutes.max(1) * 60_000;
+        let mut faults = Vec::new();
+        for kind in (0..FAULTS.len()).filter(|_| rng.random_bool(0.4)).collect::<Vec<_>>() {
+            // Of wrong clocks one at a time: against a majority of them no promise of time is made.
+            let times = if kind == CLOCK_JUMP { 1 } else { rng.random_range(1..=2 * minutes.max(1)) };
+            for _ in 0..times {
+                let (at_ms, lasts_ms) = (rng.random_range(CALM_MS..until_ms), rng.random_range(300..15_000));
+                faults.extend(Fault::draw(kind, size, &mut rng).map(|fault| Timed { at_ms, lasts_ms, fault }));
+            }
+        }
+        faults.sort_by_key(|timed| timed.at_ms);
+        let profiles = [Line::FIBRE, Line::COUNTY, Line::SATELLITE];
+        let core = profiles[..2].choose(&mut rng).copied().unwrap_or_default();
+        let members = profiles.choose(&mut rng).copied().unwrap_or_default();
+        let commands = rng.random_range(8..24);
+        Self {
+            seed,
+            size,
+            lines: Lines { core, members },
+            commands,
+            pause_ms_max: minutes.max(1) * 60_000 / u64::from(commands) * 2,
+            faults,
+            lag_ms_max: None,
+            patience_ms: 180_000,
+            mutation: None,
+        }
     }
 
     /// The same plan in a world with this fault.

@@ -18,7 +18,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend};
@@ -44,6 +44,8 @@ struct Tasks {
     next: u64,
     running: BTreeMap<u64, Arc<dyn Droppable>>,
     panics: Vec<String>,
+    /// Tasks that were to run while the process was stopped.
+    stopped: Option<Vec<Waker>>,
 }
 
 trait Droppable: Send + Sync {
@@ -95,6 +97,28 @@ impl Life {
         doomed.values().for_each(|task| task.drop_future());
     }
 
+    /// The process is stopped where it stands (SIGSTOP): no task of it runs until [`Self::thaw`].
+    pub fn freeze(&self) {
+        lock(&self.0).stopped.get_or_insert_default();
+    }
+
+    /// It goes on, not knowing that time has passed.
+    pub fn thaw(&self) {
+        let waiting = lock(&self.0).stopped.take();
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Whether a task must wait, because the process is stopped.
+    fn holds(&self, context: &Context<'_>) -> bool {
+        match &mut lock(&self.0).stopped {
+            Some(waiting) => {
+                waiting.push(context.waker().clone());
+                true
+            }
+            None => false,
+        }
+    }
+
     /// What panicked in this life since the last look.
     pub fn take_panics(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.0).panics)
@@ -137,6 +161,9 @@ impl<F: Future + Send> Future for Owned<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.life.holds(context) {
+            return Poll::Pending;
+        }
         let mut slot = lock(&self.slot);
         let Some(future) = slot.as_mut() else { return Poll::Pending };
         let entered = Entered::into(&self.life);

@@ -1,15 +1,15 @@
-//! The first page on a handful of seeds: every promise holds, a seed replays exactly, and faults put into the world
-//! are found.
+//! A handful of seeds: every promise holds, a seed replays exactly, and faults put into the world are found.
 //!
-//! Not a campaign: for many seeds run the program, `tessera-simnet --seeds 1000 --quiet`.
+//! Not a campaign: for many seeds run the program, `tessera-simnet --campaign 30 --quiet`.
 
 use std::collections::BTreeSet;
 
 use tessera_simnet::journal::Promise;
-use tessera_simnet::plan::{Mutation, Plan};
+use tessera_simnet::plan::{FAULTS, Mutation, Plan, Size};
 use tessera_simnet::world::{Report, run};
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
+const SWARM_SEEDS: std::ops::RangeInclusive<u64> = 1..=8;
 /// Seeds that found a fault once, each with what it was.
 const REGRESSIONS: [(u64, &str); 3] = [
     (29, "a core node applied to its ledger what its own Raft log had not synced, and did not start any more"),
@@ -42,6 +42,24 @@ fn promises_hold_and_each_seed_replays_exactly() {
     }
 }
 
+/// A core that tolerates a liar, members, and whatever the seeds let break.
+#[test]
+fn a_swarm_of_faults_breaks_no_promise() {
+    let mut met = BTreeSet::new();
+    for seed in SWARM_SEEDS {
+        let plan = Plan::swarm(seed, Size { core: 4, members: 3 }, 1);
+        let report = run(&plan);
+        must_pass(&report);
+        if seed == 1 {
+            assert_eq!(run(&plan), report, "something outside the seed decided");
+        }
+        met.extend(report.record.counters.into_keys());
+    }
+    for fault in FAULTS {
+        assert!(met.contains(fault), "no seed met: {fault}; they met {met:?}");
+    }
+}
+
 /// Those that follow hear of a newer certificate before the entries of the last one have reached them, again and again.
 #[test]
 fn wide_lines_and_many_certificates_leave_nobody_behind() {
@@ -71,6 +89,7 @@ fn faults_in_the_world_are_found() {
     for (mutation, promise) in [
         (Mutation::AcknowledgeBeforeFsync, Promise::NothingLost),
         (Mutation::SignBeforeGuard, Promise::NothingForged),
+        (Mutation::DateBeforeGuard, Promise::NothingForged),
         (Mutation::ForgetfulMachine, Promise::OneHistory),
     ] {
         let found = found(mutation);
