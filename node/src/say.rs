@@ -7,7 +7,7 @@ use std::process;
 /// What shells report for a program that a closed pipe ended: 128 + SIGPIPE.
 const CLOSED_PIPE: i32 = 141;
 
-/// Like [`println!`], by [`line`].
+/// Like [`println!`], by [`line()`].
 macro_rules! say {
     ($($text:tt)*) => { $crate::say::line(format_args!($($text)*)) };
 }
