@@ -2,10 +2,10 @@
 //!
 //! A *proposer* names a batch end, asks the core to cosign it, and puts the certificate together: the Raft leader, at
 //! most every [`PROPOSAL_INTERVAL_MS`], again every [`HEARTBEAT_MS`] when nothing changes; and when for [`SILENCE_MS`]
-//! no certificate came, or none that covers what was applied, each member in turn for [`TURN_MS`]. One round is under way at a time, so that
-//! signers of different speed meet at the same size. A *signer* cosigns what it has applied itself, and only once the
-//! guard record is durable: [`Output::PersistGuard`] goes out, and the cosignature leaves in the step that brings
-//! [`Input::GuardDurable`] with the same record. A node plays both parts.
+//! no certificate came, or none that covers what was applied, each member in turn for [`TURN_MS`]. One round is under
+//! way at a time, so that signers of different speed meet at the same size. A *signer* cosigns what it has applied
+//! itself, and only once the guard record is durable: [`Output::PersistGuard`] goes out, and the cosignature leaves in
+//! the step that brings [`Input::GuardDurable`] with the same record. A node plays both parts.
 //!
 //! What this is not: Raft, storage, gossip. The driver feeds batch ends in order, in each step with the cores as they
 //! are *after* the batches fed so far, and after a restart first those that it still keeps. It answers a pending
@@ -24,9 +24,8 @@
 //!    clock must have gone on from there as the boot clock did. Before that (a start, after however long) the date must
 //!    be confirmed by others: by the clocks of members that ask, more of them than may lie, or, for the asking node
 //!    itself, by a quorum's cosignatures without its own. A core of four or more that starts as a whole therefore
-//!    certifies only when members take turns. Only at the founding, when nothing was certified, and in a core of one is
-//!    there nobody to ask. A core whose clocks were all set in the same step (beyond the skew) is started again to sign
-//!    on.
+//!    certifies only when members take turns. Only at the founding, and in a core of one, is there nobody to ask. A core
+//!    whose clocks were all set in the same step (beyond the skew) is started again to sign on.
 //! 5. A member that is not the leader gets no signature while certificates flow, so it cannot make signers run ahead
 //!    of the leader's rounds. A leader that dates an old size again and again gets none either, and its turn ends.
 

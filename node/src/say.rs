@@ -1,5 +1,6 @@
 //! Standard output of the commands: a reader that has seen enough (`tessera status | head`) ends the program quietly.
-//! `println!` would panic there. Not for the node itself, which logs, nor for the demo, which must end its children.
+//! `println!` would panic there.
+//! Not for the node itself, which logs, nor for the demo, which must end its children.
 
 use std::io::{self, ErrorKind, Write};
 use std::process;
