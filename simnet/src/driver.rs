@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use openraft::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tessera_consensus::certify::{self, BatchEnd, Certifier, CosignResult, ReplyFault};
@@ -74,6 +75,8 @@ pub struct Driver {
     pub life: Life,
     pub events: mpsc::UnboundedSender<Event>,
     pub leader: Option<RaftId>,
+    /// Whether it was told that Raft has stopped.
+    pub raft_stopped: bool,
     pub asked: Asked,
     pub rng: ChaCha8Rng,
 }
@@ -150,10 +153,20 @@ impl Driver {
             self.work(Task::Certify(certify::Input::LeaderChanged { leader: node }));
         }
         self.work(Task::Certify(certify::Input::Tick));
+        self.look_whether_raft_runs();
         match self.origin.due(now) {
             Ok(Some((number, submissions))) => self.submit(number, submissions),
             Ok(None) => {}
             Err(error) => self.journal.breach(Promise::NothingLost, format!("{}: {error}", self.host)),
+        }
+    }
+
+    /// Nothing that the network does or a disk delays may stop a node's Raft.
+    fn look_whether_raft_runs(&mut self) {
+        let Some(core) = &self.core else { return };
+        let Err(why) = core.raft().metrics().borrow_watched().running_state.clone() else { return };
+        if !std::mem::replace(&mut self.raft_stopped, true) {
+            self.breach(Promise::NoPanic, &format!("Raft has stopped: {why}"));
         }
     }
 

@@ -84,6 +84,8 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    let shown = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(shown).with_writer(std::io::stderr).without_time().init();
     let arguments = Arguments::parse();
     let (mut failed, mut done, mut met) = (Vec::new(), 0u64, BTreeMap::<&str, u64>::new());
     for seed in arguments.seeds() {

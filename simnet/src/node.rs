@@ -274,6 +274,7 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
         life: life.clone(),
         events,
         leader: None,
+        raft_stopped: false,
         asked: Asked::default(),
         rng: stream(plan.seed, &format!("driver of {host}, life {lives}")),
     };

@@ -16,6 +16,11 @@ const REGRESSIONS: [(u64, &str); 3] = [
     (30, "a core node applied to its ledger what its own Raft log had not synced"),
     (35, "a core node applied to its ledger what its own Raft log had not synced"),
 ];
+/// The same among swarms of faults over four core nodes and four members.
+const SWARM_REGRESSIONS: [(u64, &str); 2] = [
+    (31, "a leader whose lease ran out and came back wrote a batch after a gap, and its Raft stopped"),
+    (47, "a leader whose lease ran out and came back wrote a batch after a gap, and its Raft stopped"),
+];
 /// A mutation must be found within so many seeds.
 const MUTATION_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
 
@@ -70,8 +75,10 @@ fn wide_lines_and_many_certificates_leave_nobody_behind() {
 
 #[test]
 fn faults_that_were_found_stay_mended() {
-    for (seed, what) in REGRESSIONS {
-        let report = run(&Plan::first_page(seed));
+    let first_pages = REGRESSIONS.map(|(seed, what)| (Plan::first_page(seed), what));
+    let swarms = SWARM_REGRESSIONS.map(|(seed, what)| (Plan::swarm(seed, Size { core: 4, members: 4 }, 1), what));
+    for (plan, what) in first_pages.into_iter().chain(swarms) {
+        let (report, seed) = (run(&plan), plan.seed);
         assert!(report.passed(), "seed {seed}, which found that {what}: {:?}", report.record.breaches);
     }
 }

@@ -77,7 +77,8 @@ function shown() {
     title: document.title,
     lang: document.documentElement.lang,
     headings: all('h1, h2, h3').map(text),
-    text: text(document.body),
+    // While the next page is on its way there may be none.
+    text: document.body ? text(document.body) : '',
     tiles: all('.tile').map(tile),
     tables: all('table').map(table),
     notices: all('.notice').map(element => ({

@@ -96,6 +96,8 @@ struct State {
     expected: Option<(LogId, Tip)>,
     /// The newest append.
     appended: Ticket,
+    /// Who waits for a batch to be in the log.
+    awaited: Option<(Hash, oneshot::Sender<()>)>,
 }
 
 struct Shared {
@@ -180,13 +182,21 @@ impl LogStore {
         let last = last.max(purged.map(|(id, _)| id));
         check_mark(marks.mark(), last, vote)?;
         let tip = chain_tip(&*engine, last, purged, genesis)?;
-        let state = State { vote, committed, purged, last, tip, expected: None, appended: Ticket::ZERO };
+        let state = State { vote, committed, purged, last, tip, expected: None, appended: Ticket::ZERO, awaited: None };
         Ok(Self { shared: Arc::new(Shared { engine, marks: Arc::new(marks), genesis, state: Mutex::new(state) }) })
     }
 
     /// What the next batch must follow; `None` while it is not known.
     pub fn tip(&self) -> Option<Tip> {
         self.lock().tip
+    }
+
+    /// Completes when the batch with this hash is in the log, durable or not. One caller at a time: a later one takes
+    /// the place of the one before.
+    pub(super) fn await_batch(&self, hash: Hash) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().awaited = Some((hash, sender));
+        receiver
     }
 
     /// Hash that the next batch names as its previous one.
@@ -263,6 +273,7 @@ impl LogStore {
         let mut state = self.lock();
         let (mut last, mut tip) = (state.last, state.tip);
         let mut batches = vec![Batch::new()];
+        let mut awaited = false;
         for entry in entries {
             let id = entry.log_id;
             if let Some(expected) = last.map(|last| last.index + 1).filter(|expected| *expected != id.index) {
@@ -270,7 +281,9 @@ impl LogStore {
             }
             if let EntryPayload::Normal(batch) = &entry.payload {
                 check_chain(id.index, batch, tip)?;
-                tip = Some(Tip::of(batch));
+                let next = Tip::of(batch);
+                awaited |= state.awaited.as_ref().is_some_and(|(hash, _)| *hash == next.hash);
+                tip = Some(next);
             }
             last = Some(id);
             if batches.last().is_none_or(|batch| batch.bytes_len() > SUBMIT_BYTES_MAX) {
@@ -285,6 +298,10 @@ impl LogStore {
             ticket = self.shared.engine.submit(batch)?;
         }
         (state.last, state.tip, state.appended) = (last, tip, ticket);
+        if let Some((_, waiter)) = state.awaited.take_if(|_| awaited) {
+            // Nobody listens any more when the caller was dropped.
+            let _ = waiter.send(());
+        }
         let (marks, era) = (self.shared.marks.clone(), self.shared.marks.era());
         drop(state);
         let completed = move |result: Result<(), EngineError>| {

@@ -1,8 +1,9 @@
 //! From commands to batches: the task of a core node that proposes while it leads.
 //!
 //! Invariants:
-//! 1. One task proposes, under one leadership at a time (`with_leader`), each batch naming the one before it: so the
-//!    chain holds although up to [`PIPELINE_MAX`] batches are on their way at once.
+//! 1. One task proposes, under one leadership at a time (`with_leader`), each batch naming the one before it, and only
+//!    once that one is in the log: openraft refuses a write while the leader's lease is over and takes the next one
+//!    when it holds again. So the chain has no gap although up to [`PIPELINE_MAX`] batches are on their way at once.
 //! 2. It begins only when the first entry of its own leadership is applied: then the state knows all that earlier
 //!    leaders took, and nothing is proposed twice.
 //! 3. When a batch fails, all that waits is given back to its submitters. Commands apply once however often they
@@ -246,11 +247,20 @@ impl<Rt: AsyncRuntime> Proposer<Rt> {
                 return Err(SubmitError::Stopped("the newest batch of the log is not known here".into()));
             };
             let Some(proposed) = self.intake.propose(tip, (self.clock)(), self.me) else { return Ok(()) };
-            self.tip = Some(Tip::of(&proposed.batch));
-            let (responder, answer) = OneshotResponder::new_pair();
+            let next = Tip::of(&proposed.batch);
+            self.tip = Some(next);
+            let (responder, mut answer) = OneshotResponder::new_pair();
+            let in_log = self.log.await_batch(next.hash);
             let write = self.raft.write(proposed.batch.clone()).with_leader(leader).responder(responder);
-            self.on_their_way.push_back((proposed, answer));
             write.await.map_err(|error| SubmitError::Stopped(error.to_string()))?;
+            match futures::future::select(in_log, &mut answer).await {
+                Either::Left((Ok(()), _)) => self.on_their_way.push_back((proposed, answer)),
+                // Not written; what else waits is sent again with it.
+                Either::Right((Ok(_), _)) => return Err(SubmitError::LeaderChanged),
+                Either::Left((Err(_), _)) | Either::Right((Err(_), _)) => {
+                    return Err(SubmitError::Stopped("Raft has stopped".into()));
+                }
+            }
         }
         Ok(())
     }

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
+use tessera_consensus::replica::ReplicaError;
 use tessera_consensus::{Lane, UnixMillis};
 use tessera_federation::blind::{Chain, IdentifierKey};
-use tessera_federation::history::{self, CHAIN_MAX};
+use tessera_federation::history::{self, CHAIN_MAX, PlaceError};
 use tessera_federation::machine::{self, rejections};
-use tessera_federation::outbox::Draft;
+use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::wire::v1::{self, Tag};
 use tessera_policy::{ConsentId, Identifier};
-use tessera_storage::engine::Batch;
+use tessera_storage::engine::{Batch, EngineError};
+use tessera_storage::pixels::StoreError;
 
+use super::again::{is_of_a_broken_disk, is_of_the_disk};
 use super::consent::{DAY_MS, SentState, granting};
 use super::registrar::matter_of_nothing;
 use super::testing::{A, B, C, World, patient};
+use super::vault::VaultError;
 use super::{Member, locked};
+use crate::archive::ArchiveError;
+use crate::archive::catalogue::CatalogueError;
 use crate::archive::ingest::now_ms;
 
 async fn records(member: &Member, patient: &Identifier) -> ConsentId {
@@ -62,10 +68,12 @@ async fn where_no_place_is_left_it_is_told_and_everything_else_goes_on() {
     member.link_lost(&closed, &open).expect("noted");
     member.link_lost(&open, &patient(3)).expect("noted");
     let waiting = member.outbox.waiting();
+    assert_eq!(member.status().expect("a status").outbox_pending, waiting + 2, "who waits for rest sees both");
     member.write_again_once().await.expect("the node goes on");
     assert_eq!(member.outbox.waiting(), waiting + 1, "the other link");
     member.write_again_once().await.expect("the node goes on");
     assert_eq!(member.outbox.waiting(), waiting + 1, "once");
+    assert_eq!(member.status().expect("a status").outbox_pending, waiting + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,4 +172,26 @@ async fn what_is_taken_back_while_a_key_is_waited_for_stays_taken_back() {
     }
     let known = machine::consent(world.members[A].replica.view(), &consent).expect("state").expect("a consent");
     assert!(known.revoked.is_some());
+}
+
+#[test]
+fn a_full_disk_is_no_broken_one() {
+    let full = || EngineError::DiskFull { detail: "no room".into() };
+    let broken = || EngineError::Io { detail: "an I/O error".into() };
+    let ways: [fn(EngineError) -> anyhow::Error; 8] = [
+        anyhow::Error::from,
+        |error| ReplicaError::from(error).into(),
+        |error| OutboxError::from(error).into(),
+        |error| OutboxError::from(ReplicaError::from(error)).into(),
+        |error| PlaceError::from(ReplicaError::from(error)).into(),
+        |error| VaultError::from(error).into(),
+        |error| CatalogueError::from(error).into(),
+        |error| anyhow::Error::from(ArchiveError::from(StoreError::from(error))).context("with words around it"),
+    ];
+    for way in ways {
+        assert!(is_of_the_disk(&way(full())) && !is_of_a_broken_disk(&way(full())), "{:?}", way(full()));
+        assert!(is_of_the_disk(&way(broken())) && is_of_a_broken_disk(&way(broken())), "{:?}", way(broken()));
+    }
+    let other = anyhow::Error::from(OutboxError::Full { waiting: 3 });
+    assert!(!is_of_the_disk(&other) && !is_of_a_broken_disk(&other));
 }

@@ -30,7 +30,7 @@ use tessera_policy::{
 use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
-use super::again::{is_of_the_disk, is_without_a_place};
+use super::again::{is_of_a_broken_disk, is_without_a_place};
 use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
 use super::vault::Shelf;
@@ -44,7 +44,7 @@ const CERTIFICATION_WAIT: Duration = Duration::from_secs(15);
 /// How often what became of it is looked at, beside each progress of the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Consents of this node that wait for the ledger and are looked through.
-const SENT_MAX: usize = 100_000;
+pub(super) const SENT_MAX: usize = 100_000;
 
 /// What this node wrote, until the ledger has taken it.
 #[derive(Serialize, Deserialize)]
@@ -199,7 +199,7 @@ impl Member {
                 SentState::Waiting | SentState::Rejected(_) => Ok(()),
             };
             match done {
-                Err(error) if is_of_the_disk(&error) => return Err(error),
+                Err(error) if is_of_a_broken_disk(&error) => return Err(error),
                 Err(error) => {
                     tracing::debug!(error = format!("{error:#}"), "a consent waits to be written again");
                     self.consents_again.store(true, Ordering::Relaxed);

@@ -18,14 +18,14 @@ use tessera_policy::{EvidenceClass, Identifier};
 use tessera_storage::engine::Batch;
 
 use super::Member;
-use super::again::{is_of_the_disk, is_without_a_place};
+use super::again::{is_of_a_broken_disk, is_without_a_place};
 use super::registrar::Matter;
 use super::vault::Shelf;
 use crate::archive::ingest::now_ms;
 use crate::founding::rng;
 
 /// Links of this node that wait to be written again and are looked through.
-const AGAIN_MAX: usize = 100_000;
+pub(super) const AGAIN_MAX: usize = 100_000;
 
 fn pair_name(local: &Identifier, other: &Identifier) -> Vec<u8> {
     [local.canonical_bytes(), other.canonical_bytes()].concat()
@@ -107,7 +107,7 @@ impl Member {
             self.vault.all(&**self.archive.engine(), Shelf::LinksAgain, AGAIN_MAX)?;
         for (local, other) in lost {
             match self.link(&local, &other).await {
-                Err(error) if is_of_the_disk(&error) => return Err(error),
+                Err(error) if is_of_a_broken_disk(&error) => return Err(error),
                 Err(error) if !is_without_a_place(&error) => {
                     tracing::debug!(why = format!("{error:#}"), "a link waits to be written again");
                     self.links_again.store(true, Ordering::Relaxed);

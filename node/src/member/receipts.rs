@@ -16,7 +16,7 @@ use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::retrieve::wire::v1::{Party, SignedReceipt};
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, ReceiptPublic, ReceiptSide};
-use tessera_storage::engine::{Batch, wait_durable};
+use tessera_storage::engine::{Batch, EngineError, wait_durable};
 
 use super::Member;
 use super::registrar::matter_of_nothing;
@@ -70,7 +70,7 @@ impl Member {
         self.durable(ticket).await
     }
 
-    /// Puts those kept receipts into the outbox whose disclosure is in the ledger; while it is full they wait. One task
+    /// Puts those kept receipts into the outbox whose disclosure is in the ledger; while it or the disk is full they wait. One task
     /// calls it.
     pub fn anchor_kept_receipts(&self) -> anyhow::Result<()> {
         if !self.receipts_wait.swap(false, Ordering::Acquire) {
@@ -85,7 +85,7 @@ impl Member {
             let mut batch = Batch::new();
             self.vault.delete(&mut batch, Shelf::Receipts, receipt.disclosure.as_bytes());
             match self.outbox.enqueue(vec![draft(&receipt)], batch) {
-                Err(OutboxError::Full { .. }) => {
+                Err(OutboxError::Full { .. } | OutboxError::Engine(EngineError::DiskFull { .. })) => {
                     self.receipts_wait.store(true, Ordering::Relaxed);
                     break;
                 }

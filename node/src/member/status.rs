@@ -22,10 +22,13 @@ impl Member {
         let engine = &**self.archive.engine();
         let totals = catalogue::totals(engine)?;
         let progress = *self.progress.borrow();
-        // In this order: a study leaves reception in the write that brings its command into the outbox, so that at
-        // no moment both are empty before it is certified.
+        // In this order: a study leaves reception in the write that brings its command into the outbox, and what is to
+        // be written again is noted before its command leaves the outbox and until the next one is there; so that at
+        // no moment all are empty before it is certified.
         let receiving = catalogue::receiving(engine, RECEIVING_MAX)?.len() as u64;
+        let noted = self.noted_for_later()?;
         let outbox_pending = self.outbox.waiting();
+        let outbox_pending = outbox_pending + noted.max(self.noted_for_later()?);
         let (certified_at, freshness_ms) = self.as_of();
         Ok(StatusDone {
             name: self.config.name.clone(),
