@@ -57,11 +57,23 @@ compilers() {
     have_version=$(cargo --version | cut -d' ' -f2)
     [ "$(printf '%s\n' "$minimum" "$have_version" | sort -V | head -n 1)" = "$minimum" ] ||
         fail "Rust $have_version is too old, $minimum is needed: run 'rustup update stable'"
+    claim_build_directory
     local missing=()
     have g++ || missing+=(g++)
     have_libclang || missing+=(libclang-dev)
     [ ${#missing[@]} = 0 ] && return 0
     install_packages "${missing[@]}" || fail "missing to compile: ${missing[*]}. Install with: $advice"
+}
+
+# Cargo tells clones that share a build directory apart by nothing but the times of their files: what another clone
+# has built since would pass for this one's.
+claim_build_directory() {
+    local target=${CARGO_TARGET_DIR:-$cache/target} root
+    root=$(cd "$here/.." && pwd)
+    [ "$(cat "$target/last-clone" 2>/dev/null)" = "$root" ] && return 0
+    mkdir -p "$target"
+    find "$root" -name '*.rs' -not -path "$root/target/*" -exec touch {} +
+    printf '%s\n' "$root" >"$target/last-clone"
 }
 
 dcmtk() {
