@@ -104,62 +104,59 @@ pub enum Fault {
     BadLines { lost_per_10000: u32, repeated_per_10000: u32 },
 }
 
-/// What counters call the faults: did a campaign really meet each?
-pub const FAULTS: [&str; 10] = [
-    "fault: power cut",
-    "fault: power cut in a write",
-    "fault: freeze",
-    "fault: partition",
-    "fault: muted",
-    "fault: bridge partition",
-    "fault: slow disk",
-    "fault: clock jump",
-    "fault: clock drift",
-    "fault: bad lines",
+/// A kind of fault, as a swarm draws it.
+pub struct Kind {
+    /// What counters call it: did a campaign really meet each?
+    pub name: &'static str,
+    /// Of wrong clocks one at a time: against a majority of them no promise of time is made.
+    once: bool,
+    draw: fn(Size, Who, &mut ChaCha8Rng) -> Fault,
+}
+
+impl Kind {
+    const fn new(name: &'static str, draw: fn(Size, Who, &mut ChaCha8Rng) -> Fault) -> Self {
+        Self { name, once: false, draw }
+    }
+}
+
+/// All kinds. Their order is part of what a seed means.
+pub const KINDS: [Kind; 10] = [
+    Kind::new("fault: power cut", |_, who, _| Fault::PowerCut { who }),
+    Kind::new("fault: power cut in a write", |_, _, rng| Fault::PowerCutInWrite { who: core(rng) }),
+    Kind::new("fault: freeze", |_, who, _| Fault::Freeze { who }),
+    Kind::new("fault: partition", |size, _, rng| Fault::Partition { side: side(size, rng) }),
+    Kind::new("fault: muted", |size, _, rng| Fault::Muted { side: side(size, rng) }),
+    Kind::new("fault: bridge partition", |_, _, rng| Fault::Bridge { between: [Who::Leader, core(rng)] }),
+    Kind::new("fault: slow disk", |_, who, rng| Fault::SlowDisk { who, factor: rng.random_range(5..60) }),
+    Kind {
+        once: true,
+        ..Kind::new("fault: clock jump", |_, who, rng| Fault::ClockJump {
+            who,
+            by_ms: rng.random_range(6_000..7_200_000) * if rng.random() { 1 } else { -1 },
+        })
+    },
+    Kind::new("fault: clock drift", |_, who, rng| Fault::ClockDrift { who, ppm: rng.random_range(-200..200) }),
+    Kind::new("fault: bad lines", |_, _, rng| Fault::BadLines {
+        lost_per_10000: rng.random_range(100..2_000),
+        repeated_per_10000: rng.random_range(0..2_000),
+    }),
 ];
-/// The place of [`Fault::ClockJump`] among them.
-const CLOCK_JUMP: usize = 7;
 
 impl Fault {
-    /// Its place in [`FAULTS`].
-    const fn kind(&self) -> usize {
-        match self {
-            Self::PowerCut { .. } => 0,
-            Self::PowerCutInWrite { .. } => 1,
-            Self::Freeze { .. } => 2,
-            Self::Partition { .. } => 3,
-            Self::Muted { .. } => 4,
-            Self::Bridge { .. } => 5,
-            Self::SlowDisk { .. } => 6,
-            Self::ClockJump { .. } => CLOCK_JUMP,
-            Self::ClockDrift { .. } => 8,
-            Self::BadLines { .. } => 9,
-        }
-    }
-
+    /// What counters call it.
     pub const fn name(&self) -> &'static str {
-        FAULTS[self.kind()]
-    }
-
-    /// One of a kind.
-    fn draw(kind: usize, size: Size, rng: &mut ChaCha8Rng) -> Option<Self> {
-        let who = who(size, rng);
-        Some(match kind {
-            0 => Self::PowerCut { who },
-            1 => Self::PowerCutInWrite { who: core(rng) },
-            2 => Self::Freeze { who },
-            3 => Self::Partition { side: side(size, rng) },
-            4 => Self::Muted { side: side(size, rng) },
-            5 => Self::Bridge { between: [Who::Leader, core(rng)] },
-            6 => Self::SlowDisk { who, factor: rng.random_range(5..60) },
-            7 => Self::ClockJump { who, by_ms: rng.random_range(6_000..7_200_000) * if rng.random() { 1 } else { -1 } },
-            8 => Self::ClockDrift { who, ppm: rng.random_range(-200..200) },
-            9 => Self::BadLines {
-                lost_per_10000: rng.random_range(100..2_000),
-                repeated_per_10000: rng.random_range(0..2_000),
-            },
-            _ => return None,
-        })
+        match self {
+            Self::PowerCut { .. } => "fault: power cut",
+            Self::PowerCutInWrite { .. } => "fault: power cut in a write",
+            Self::Freeze { .. } => "fault: freeze",
+            Self::Partition { .. } => "fault: partition",
+            Self::Muted { .. } => "fault: muted",
+            Self::Bridge { .. } => "fault: bridge partition",
+            Self::SlowDisk { .. } => "fault: slow disk",
+            Self::ClockJump { .. } => "fault: clock jump",
+            Self::ClockDrift { .. } => "fault: clock drift",
+            Self::BadLines { .. } => "fault: bad lines",
+        }
     }
 }
 
@@ -242,12 +239,12 @@ impl Plan {
         let mut rng = stream(seed, "plan");
         let until_ms = CALM_MS + minutes.max(1) * 60_000;
         let mut faults = Vec::new();
-        for kind in (0..FAULTS.len()).filter(|_| rng.random_bool(0.4)).collect::<Vec<_>>() {
-            // Of wrong clocks one at a time: against a majority of them no promise of time is made.
-            let times = if kind == CLOCK_JUMP { 1 } else { rng.random_range(1..=2 * minutes.max(1)) };
+        for kind in KINDS.iter().filter(|_| rng.random_bool(0.4)).collect::<Vec<_>>() {
+            let times = if kind.once { 1 } else { rng.random_range(1..=2 * minutes.max(1)) };
             for _ in 0..times {
                 let (at_ms, lasts_ms) = (rng.random_range(CALM_MS..until_ms), rng.random_range(300..15_000));
-                faults.extend(Fault::draw(kind, size, &mut rng).map(|fault| Timed { at_ms, lasts_ms, fault }));
+                let who = who(size, &mut rng);
+                faults.push(Timed { at_ms, lasts_ms, fault: (kind.draw)(size, who, &mut rng) });
             }
         }
         faults.sort_by_key(|timed| timed.at_ms);
