@@ -1,9 +1,9 @@
 //! `tessera-simnet`: runs seeds, tells their stories, and prints the hash over all events.
 //!
 //! Exits with 1 when a promise was broken, and with `--twice` when a second run differs. A failing seed is run again
-//! with fewer and fewer faults, and the shortest story that still fails is printed. `RUST_LOG=warn` shows on standard error
-//! what the nodes log. Not for what a run consists of:
-//! that is in the library, [`tessera_simnet::plan`] and [`tessera_simnet::world`].
+//! with fewer and fewer faults, and the shortest story that still fails is printed. `RUST_LOG=warn` shows on standard
+//! error what the nodes log. Not for what a run consists of: that is in the library, [`tessera_simnet::plan`] and
+//! [`tessera_simnet::world`].
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
