@@ -96,7 +96,7 @@ struct State {
     expected: Option<(LogId, Tip)>,
     /// The newest append.
     appended: Ticket,
-    /// Who waits for a batch to be in the log.
+    /// Who waits for a batch to become the newest.
     awaited: Option<(Hash, oneshot::Sender<()>)>,
 }
 
@@ -191,8 +191,8 @@ impl LogStore {
         self.lock().tip
     }
 
-    /// Completes when the batch with this hash is in the log, durable or not. One caller at a time: a later one takes
-    /// the place of the one before.
+    /// Completes when the batch with this hash has become the log's newest, durable or not. One caller at a time: a
+    /// later one takes the place of the one before.
     pub(super) fn await_batch(&self, hash: Hash) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.lock().awaited = Some((hash, sender));
@@ -273,7 +273,6 @@ impl LogStore {
         let mut state = self.lock();
         let (mut last, mut tip) = (state.last, state.tip);
         let mut batches = vec![Batch::new()];
-        let mut awaited = false;
         for entry in entries {
             let id = entry.log_id;
             if let Some(expected) = last.map(|last| last.index + 1).filter(|expected| *expected != id.index) {
@@ -281,9 +280,7 @@ impl LogStore {
             }
             if let EntryPayload::Normal(batch) = &entry.payload {
                 check_chain(id.index, batch, tip)?;
-                let next = Tip::of(batch);
-                awaited |= state.awaited.as_ref().is_some_and(|(hash, _)| *hash == next.hash);
-                tip = Some(next);
+                tip = Some(Tip::of(batch));
             }
             last = Some(id);
             if batches.last().is_none_or(|batch| batch.bytes_len() > SUBMIT_BYTES_MAX) {
@@ -298,7 +295,7 @@ impl LogStore {
             ticket = self.shared.engine.submit(batch)?;
         }
         (state.last, state.tip, state.appended) = (last, tip, ticket);
-        if let Some((_, waiter)) = state.awaited.take_if(|_| awaited) {
+        if let Some((_, waiter)) = state.awaited.take_if(|(hash, _)| tip.is_some_and(|tip| tip.hash == *hash)) {
             // Nobody listens any more when the caller was dropped.
             let _ = waiter.send(());
         }

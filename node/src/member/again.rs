@@ -64,11 +64,6 @@ pub(super) fn is_of_a_broken_disk(error: &anyhow::Error) -> bool {
     engine_error(error).is_some_and(|error| !matches!(error, EngineError::DiskFull { .. }))
 }
 
-/// No place is left that anybody would read: no later attempt helps.
-pub(super) fn is_without_a_place(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(PlaceError::ChainFull { .. }))
-}
-
 /// An error of a broken disk, or nothing: whatever else failed waits for the next round.
 fn unless_broken(done: anyhow::Result<()>) -> anyhow::Result<()> {
     match done {

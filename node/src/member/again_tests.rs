@@ -74,6 +74,11 @@ async fn where_no_place_is_left_it_is_told_and_everything_else_goes_on() {
     member.write_again_once().await.expect("the node goes on");
     assert_eq!(member.outbox.waiting(), waiting + 1, "once");
     assert_eq!(member.status().expect("a status").outbox_pending, waiting + 1);
+    // So does whoever registers a study, or reads a crosswalk, with such a number among others.
+    for (local, other) in [(&closed, &patient(4)), (&patient(4), &closed)] {
+        assert!(!member.link(local, other).await.expect("registration goes on"));
+    }
+    assert!(member.link(&open, &patient(4)).await.expect("written"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use tessera_consensus::kernel::Rejection;
 use tessera_consensus::{Lane, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, IdentifierKey, Part};
 use tessera_federation::confirmation::PatientCode;
-use tessera_federation::history::{self, FoundConsent};
+use tessera_federation::history::{self, FoundConsent, PlaceError};
 use tessera_federation::machine::rejections;
 use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::wire::Format;
@@ -30,7 +30,7 @@ use tessera_policy::{
 use tessera_storage::engine::{Batch, Ticket};
 
 use super::Member;
-use super::again::{is_of_a_broken_disk, is_without_a_place};
+use super::again::is_of_a_broken_disk;
 use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
 use super::vault::Shelf;
@@ -223,7 +223,8 @@ impl Member {
         let Some(mut sent) = sent else { return Ok(()) };
         sent.state = SentState::Waiting;
         match self.write_consent(key, &sent) {
-            Err(error) if is_without_a_place(&error) => {
+            // No later attempt helps.
+            Err(error) if matches!(error.downcast_ref(), Some(PlaceError::ChainFull { .. })) => {
                 sent.state = SentState::Rejected(rejections::NO_PLACE_LEFT.0);
                 let mut batch = Batch::new();
                 self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);

@@ -10,7 +10,7 @@ use anyhow::Context;
 use tessera_consensus::wire::encode;
 use tessera_consensus::{Lane, UnixMillis};
 use tessera_federation::blind::{Binding, Part};
-use tessera_federation::history;
+use tessera_federation::history::{self, PlaceError};
 use tessera_federation::outbox::Draft;
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, LinkDetails, LinkHalf, LinkPublic, LinkSealed};
@@ -18,7 +18,7 @@ use tessera_policy::{EvidenceClass, Identifier};
 use tessera_storage::engine::Batch;
 
 use super::Member;
-use super::again::{is_of_a_broken_disk, is_without_a_place};
+use super::again::is_of_a_broken_disk;
 use super::registrar::Matter;
 use super::vault::Shelf;
 use crate::archive::ingest::now_ms;
@@ -33,6 +33,8 @@ fn pair_name(local: &Identifier, other: &Identifier) -> Vec<u8> {
 
 impl Member {
     /// Links a local number to another of the same person, once, when something is registered under the local one.
+    /// `false`: there is nothing to write, or no place is left for it, which holds up nothing else; a later
+    /// registration tries once more.
     pub async fn link(self: &Arc<Self>, local: &Identifier, other: &Identifier) -> anyhow::Result<bool> {
         let name = pair_name(local, other);
         let is_written = || anyhow::Ok(self.vault.get::<u8>(&**self.archive.engine(), Shelf::Links, &name)?.is_some());
@@ -59,7 +61,13 @@ impl Member {
             return Ok(false);
         }
         for (key, shown) in keys.iter().zip([other, local]) {
-            let free = history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag))?;
+            let free = match history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag)) {
+                Err(full @ PlaceError::ChainFull { .. }) => {
+                    tracing::warn!(why = %full, "two numbers of one patient stay unlinked");
+                    return Ok(false);
+                }
+                free => free?,
+            };
             let presence = free.presence.map(|tag| history::presence(key, v1::LINK, &site, tag, &mut rng()));
             let details = LinkDetails {
                 version: v1::VERSION,
@@ -97,8 +105,7 @@ impl Member {
         Ok(())
     }
 
-    /// Writes again what lost its place. What can't be written yet waits; where no place is left, a later registration
-    /// tries once more.
+    /// Writes again what lost its place. What can't be written yet waits.
     pub(super) async fn write_links_again(self: &Arc<Self>) -> anyhow::Result<()> {
         if !self.links_again.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -108,12 +115,11 @@ impl Member {
         for (local, other) in lost {
             match self.link(&local, &other).await {
                 Err(error) if is_of_a_broken_disk(&error) => return Err(error),
-                Err(error) if !is_without_a_place(&error) => {
+                Err(error) => {
                     tracing::debug!(why = format!("{error:#}"), "a link waits to be written again");
                     self.links_again.store(true, Ordering::Relaxed);
                     continue;
                 }
-                Err(error) => tracing::warn!(why = format!("{error:#}"), "two numbers of one patient stay unlinked"),
                 Ok(_) => {}
             }
             let mut batch = Batch::new();

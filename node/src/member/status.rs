@@ -1,5 +1,6 @@
 //! What this node is and does, for the command line and the page.
-//! Figures come from counters that are kept with every change, so asking costs nothing.
+//! Figures come from counters that are kept with every change, so asking costs nothing; only what lost its place and is
+//! to be written again is looked through.
 //! Not here: anything of a patient.
 
 use tessera_consensus::kernel;
