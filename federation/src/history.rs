@@ -6,7 +6,9 @@
 //!
 //! Who holds an identifier key can write anything under it. So a record counts for a site only when the node that
 //! signed it speaks for that site, and an amendment only when it names the study that it was signed for; whatever
-//! else lies in a chain is a problem with the name of its writer, and changes nothing ([`problem`](Problem)).
+//! else lies in a chain is a problem with the name of its writer, and changes nothing ([`problem`](Problem)). Bounds
+//! count what a site's own nodes put into its own chain: what others put there is passed over, so that nobody closes
+//! somebody else's chain, as long as they have not filled [`PLACES_MAX`] places of it; whoever took most is named then.
 //!
 //! Chains may have holes for a short while, because a writer that lost a race takes the number again: up to
 //! [`HOLES_MAX`] free numbers are passed over before a chain is taken to end.
@@ -36,8 +38,12 @@ use crate::wire::{DecodeError, Format};
 
 /// Free numbers in a row that are passed over.
 pub const HOLES_MAX: u64 = 4;
-/// Records of one chain; a person has hundreds at most, and a bound keeps a hostile writer from holding up a lookup.
+/// Records of a site in one chain of its own; a person has hundreds at most.
 pub const CHAIN_MAX: u64 = 4096;
+/// Places of one chain that are looked at, whoever took them: a lookup ends, though it may take seconds then.
+pub const PLACES_MAX: u64 = 65_536;
+/// Faults of one author in one chain that are told one by one; the rest would say the same.
+pub const FAULTS_TOLD_MAX: usize = 8;
 /// The chains of a site under one key.
 const CHAINS: [Kind; 4] = [v1::STUDY, v1::AMENDMENT, v1::LINK, v1::CONSENT];
 
@@ -188,6 +194,39 @@ pub fn look_up(replica: &Replica, keys: &[IdentifierKey]) -> Result<History, Rep
     Ok(history)
 }
 
+/// Who took the places of one chain.
+#[derive(Default)]
+struct Takers(BTreeMap<NodeId, Taken>);
+
+#[derive(Default)]
+struct Taken {
+    places: u64,
+    told: usize,
+}
+
+impl Takers {
+    fn note(&mut self, author: NodeId) {
+        self.0.entry(author).or_default().places += 1;
+    }
+
+    fn tell(&mut self, problems: &mut Vec<Problem>, problem: Problem) {
+        if let Cause::Author { author, .. } = &problem.cause {
+            let taken = self.0.entry(*author).or_default();
+            taken.told += 1;
+            if taken.told > FAULTS_TOLD_MAX {
+                return;
+            }
+        }
+        problems.push(problem);
+    }
+
+    /// That a chain is longer than is read.
+    fn too_many(&self) -> Cause {
+        let most = self.0.iter().max_by_key(|(_, taken)| taken.places).map(|(author, _)| *author);
+        Cause::Unread(Unread::ChainTooLong { most })
+    }
+}
+
 /// The sites for which the nodes met so far speak: few nodes sign all of a patient's records.
 type Authors = RefCell<BTreeMap<NodeId, Vec<SiteId>>>;
 
@@ -241,8 +280,8 @@ impl Walk<'_> {
         reserved: &dyn Fn(&Tag) -> bool,
         problems: &mut Vec<Problem>,
     ) -> Result<(Vec<SiteId>, Option<Tag>), ReplicaError> {
-        let (mut sites, mut free, mut holes) = (Vec::new(), None, 0);
-        for counter in 0..CHAIN_MAX {
+        let (mut sites, mut free, mut holes, mut takers) = (Vec::new(), None, 0, Takers::default());
+        for counter in 0..PLACES_MAX {
             let tag = self.key.tag(Chain::Presence, counter);
             let Some(index) = machine::presence(self.moment.view(), &tag)? else {
                 if !reserved(&tag) {
@@ -255,28 +294,29 @@ impl Walk<'_> {
                 continue;
             };
             holes = 0;
-            match self.presence_site(index, &tag) {
+            let (body, _) = self.entry(index)?;
+            takers.note(body.stream.node);
+            match self.presence_site(&body, &tag) {
                 Ok(site) if !sites.contains(&site) => sites.push(site),
                 Ok(_) => {}
-                Err(why) => problems.push(self.problem(None, index, why)?),
+                Err(why) => takers.tell(problems, self.problem(None, index, why)?),
             }
         }
         if holes <= HOLES_MAX {
             // A site that comes later could be anywhere behind, with a denial: what was not read may not be passed over.
-            problems.push(Problem { site: None, index: None, cause: Cause::Unread(Unread::ChainTooLong) });
+            problems.push(Problem { site: None, index: None, cause: takers.too_many() });
         }
         Ok((sites, free))
     }
 
-    fn presence_site(&self, index: LedgerIndex, tag: &Tag) -> Result<SiteId, Unreadable> {
-        let (body, _) = self.entry(index)?;
+    fn presence_site(&self, body: &CommandBody, tag: &Tag) -> Result<SiteId, Unreadable> {
         let presence = places::of(body.kind, &body.public)?.presences.into_iter().find(|presence| presence.tag == *tag);
         // The state has the presence from this very entry.
         let presence = presence.ok_or(Unreadable::Here(Unread::Damaged))?;
         let site = self.key.open(Binding::tag(body.kind, Part::PresenceSite, tag), &presence.site)?;
         let site = String::from_utf8_lossy(&site).into_owned();
         let site = SiteId::try_from(site).map_err(|_| Unreadable::Written(AuthorFault::NoSite))?;
-        self.speaks_for(&body, &site)?;
+        self.speaks_for(body, &site)?;
         Ok(site)
     }
 
@@ -299,8 +339,8 @@ impl Walk<'_> {
     }
 
     fn chain(&self, site: &SiteId, kind: Kind, history: &mut History) -> Result<(), ReplicaError> {
-        let mut holes = 0;
-        for counter in 0..CHAIN_MAX {
+        let (mut holes, mut own, mut takers) = (0, 0, Takers::default());
+        for counter in 0..PLACES_MAX {
             let tag = self.key.tag(Chain::Site { site, kind }, counter);
             let Some(record) = machine::tag(self.moment.view(), &tag)? else {
                 holes += 1;
@@ -310,14 +350,29 @@ impl Walk<'_> {
                 continue;
             };
             holes = 0;
-            match self.record(site, kind, tag, &record, history) {
-                Ok(()) => {}
-                Err(why) => history.problems.push(self.problem(Some(site), record.index, why)?),
+            let (body, sealed) = self.entry(record.index)?;
+            takers.note(body.stream.node);
+            let read = self.record(site, kind, tag, &record, (body, sealed), history);
+            own += u64::from(!matches!(read, Err(Unreadable::Written(AuthorFault::ForeignSite(_)))));
+            if let Err(why) = read {
+                takers.tell(&mut history.problems, self.problem(Some(site), record.index, why)?);
+            }
+            if own > CHAIN_MAX {
+                break;
             }
         }
-        let cause = Cause::Unread(Unread::ChainTooLong);
-        history.problems.push(Problem { site: Some(site.clone()), index: None, cause });
+        history.problems.push(Problem { site: Some(site.clone()), index: None, cause: takers.too_many() });
         Ok(())
+    }
+
+    /// Whether a site's own node took a place of its chain.
+    fn is_own(&self, site: &SiteId, index: LedgerIndex) -> Result<bool, ReplicaError> {
+        let (body, _) = self.entry(index)?;
+        match self.speaks_for(&body, site) {
+            Ok(()) => Ok(true),
+            Err(Unreadable::Replica(error)) => Err(error),
+            Err(Unreadable::Here(_) | Unreadable::Written(_)) => Ok(false),
+        }
     }
 
     fn problem(&self, site: Option<&SiteId>, index: LedgerIndex, why: Unreadable) -> Result<Problem, ReplicaError> {
@@ -335,10 +390,10 @@ impl Walk<'_> {
         kind: Kind,
         tag: Tag,
         known: &TagRecord,
+        (body, sealed): (CommandBody, Option<Vec<u8>>),
         history: &mut History,
     ) -> Result<(), Unreadable> {
         let place = Place { index: known.index, tag, certified: known.index.0 < self.certified };
-        let (body, sealed) = self.entry(place.index)?;
         self.speaks_for(&body, site)?;
         if body.kind != kind {
             return Err(Unreadable::Written(AuthorFault::OtherKind));
@@ -384,7 +439,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&self, index: LedgerIndex) -> Result<(CommandBody, Option<Vec<u8>>), Unreadable> {
+    fn entry(&self, index: LedgerIndex) -> Result<(CommandBody, Option<Vec<u8>>), ReplicaError> {
         let entry = self.moment.entry(index)?.ok_or(ReplicaError::Corrupt { what: "an entry that the state names" })?;
         Ok((Leaf::from_bytes(&entry.leaf)?.command.body, entry.sealed))
     }

@@ -70,6 +70,7 @@ pub struct Draft {
 /// What the ledger made of a command. After a crash it may be told again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
+    pub lane: Lane,
     pub kind: Kind,
     pub public: Vec<u8>,
     pub matter: Vec<u8>,
@@ -256,8 +257,8 @@ impl Outbox {
         Ok((from..).zip(stored).map(|(place, stored)| self.sign(stream, number(place), stored)).collect())
     }
 
-    /// Kinds and public parts of commands that nothing was told of yet, at most `limit`, the oldest of each lane first.
-    pub fn untold(&self, limit: usize) -> Result<Vec<(Kind, Vec<u8>)>, OutboxError> {
+    /// Lanes, kinds and public parts of commands that nothing was told of yet, at most `limit`, the oldest of each lane first.
+    pub fn untold(&self, limit: usize) -> Result<Vec<(Lane, Kind, Vec<u8>)>, OutboxError> {
         let state = self.state();
         let mut untold = Vec::new();
         for lane in Lane::ALL {
@@ -268,7 +269,7 @@ impl Outbox {
                     break;
                 }
                 from += stored.len() as u64;
-                untold.extend(stored.into_iter().map(|stored| (stored.kind, stored.public)));
+                untold.extend(stored.into_iter().map(|stored| (lane, stored.kind, stored.public)));
             }
         }
         Ok(untold)
@@ -418,11 +419,11 @@ impl Step<'_> {
             let Some(placed) = placed.filter(|placed| self.certified.contains(placed.index)) else { break };
             settled.push(match placed.outcome {
                 Outcome::Rejected(rejection) => match self.outbox.applied_at(self.replica, &stored)? {
-                    Some(index) => told(stored, index, Ok(())),
-                    None => told(stored, placed.index, Err(rejection)),
+                    Some(index) => self.told(stored, index, Ok(())),
+                    None => self.told(stored, placed.index, Err(rejection)),
                 },
                 // A refused command has no place in its stream.
-                Outcome::Applied | Outcome::Refused(_) => told(stored, placed.index, Ok(())),
+                Outcome::Applied | Outcome::Refused(_) => self.told(stored, placed.index, Ok(())),
             });
             progress.told = place + 1;
         }
@@ -437,11 +438,16 @@ impl Step<'_> {
         for (place, stored) in self.untold(progress.told)? {
             let applied = self.outbox.applied_at(self.replica, &stored)?;
             let Some(index) = applied.filter(|index| self.certified.contains(*index)) else { break };
-            settled.push(told(stored, index, Ok(())));
+            settled.push(self.told(stored, index, Ok(())));
             progress.told = place + 1;
             progress.base = place + 1;
         }
         Ok(())
+    }
+
+    fn told(&self, stored: Stored, index: LedgerIndex, outcome: Result<(), Rejection>) -> Settled {
+        let Stored { kind, public, matter, .. } = stored;
+        Settled { lane: self.stream.lane, kind, public, matter, index, outcome }
     }
 }
 
@@ -457,10 +463,6 @@ fn check(draft: &Draft) -> Result<(), OutboxError> {
         }
     }
     Ok(())
-}
-
-fn told(stored: Stored, index: LedgerIndex, outcome: Result<(), Rejection>) -> Settled {
-    Settled { kind: stored.kind, public: stored.public, matter: stored.matter, index, outcome }
 }
 
 fn prefix(federation: FederationId, part: u8) -> Vec<u8> {

@@ -194,20 +194,11 @@ impl Resolution {
 impl Crosswalk {
     /// Takes a row.
     pub fn insert(&mut self, row: CrosswalkRow) -> Result<Inserted, CrosswalkFull> {
+        self.check_room(&row)?;
         let CrosswalkRow { local, identifier, demographics, .. } = row;
         let kind = identifier.kind();
-        let slot = (kind, identifier.issuer().clone());
         let patient = self.locals.entry(local.clone()).or_default();
-        // A statement that is dropped could be the one that contradicts, so what does not fit is refused.
-        let statements = patient.slots.get(&slot).and_then(|values| values.get(&identifier));
-        let room = match statements {
-            Some(statements) => statements.len() < CROSSWALK_STATEMENTS_MAX || statements.contains(&demographics),
-            None => patient.identifiers() < CROSSWALK_IDENTIFIERS_MAX,
-        };
-        if !room {
-            return Err(CrosswalkFull);
-        }
-        let slot = patient.slots.entry(slot).or_default();
+        let slot = patient.slots.entry((kind, identifier.issuer().clone())).or_default();
         let statements = slot.entry(identifier.clone()).or_default();
         let new = statements.insert(demographics);
         let disputed = slot.len() > 1;
@@ -217,6 +208,19 @@ impl Crosswalk {
             (false, true) => Inserted::New,
             (false, false) => Inserted::Known,
         })
+    }
+
+    /// Whether a row finds room. A statement that is dropped could be the one that contradicts, so what does not fit
+    /// is refused.
+    pub fn check_room(&self, row: &CrosswalkRow) -> Result<(), CrosswalkFull> {
+        let CrosswalkRow { local, identifier, demographics, .. } = row;
+        let Some(patient) = self.locals.get(local) else { return Ok(()) };
+        let values = patient.slots.get(&(identifier.kind(), identifier.issuer().clone()));
+        let room = match values.and_then(|values| values.get(identifier)) {
+            Some(statements) => statements.len() < CROSSWALK_STATEMENTS_MAX || statements.contains(demographics),
+            None => patient.identifiers() < CROSSWALK_IDENTIFIERS_MAX,
+        };
+        if room { Ok(()) } else { Err(CrosswalkFull) }
     }
 
     /// Takes a link back, whatever demographics it was given with. Answers whether it was there.

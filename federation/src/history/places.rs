@@ -7,7 +7,7 @@ use tessera_consensus::SiteId;
 use tessera_consensus::replica::{Replica, ReplicaError};
 use tessera_consensus::wire::v1::Kind;
 
-use super::{Authors, CHAIN_MAX, Walk};
+use super::{Authors, CHAIN_MAX, PLACES_MAX, Walk};
 use crate::blind::{Binding, Chain, IdentifierKey, Part};
 use crate::machine;
 use crate::wire::v1::{self, AmendmentPublic, ConsentPublic, LinkPublic, Presence, StudyPublic, Tag};
@@ -28,8 +28,8 @@ pub enum PlaceError {
     Replica(#[from] ReplicaError),
     /// Nobody would read what lies behind.
     #[error(
-        "{site} can't write of this patient this year: {CHAIN_MAX} places of the kind, or of the sites that have \
-         something, are taken, and more are not read"
+        "{site} can't write of this patient this year: it wrote {CHAIN_MAX} records of the kind already, or others took \
+         {PLACES_MAX} places of its chain or of the sites that have something, and more are not read"
     )]
     ChainFull { site: SiteId },
 }
@@ -46,11 +46,18 @@ pub fn next_free(
     let moment = &replica.moment();
     let walk = Walk { moment, key, certified: 0, authors: &Authors::default() };
     let chain = Chain::Site { site, kind };
-    let mut free = None;
-    for counter in 0..CHAIN_MAX {
+    let (mut free, mut own) = (None, 0);
+    for counter in 0..PLACES_MAX {
         let tag = key.tag(chain, counter);
-        if machine::tag(moment.view(), &tag).map_err(ReplicaError::from)?.is_none() && !reserved(&tag) {
-            free = Some(tag);
+        own += match machine::tag(moment.view(), &tag).map_err(ReplicaError::from)? {
+            Some(record) => u64::from(walk.is_own(site, record.index)?),
+            None if reserved(&tag) => 1,
+            None => {
+                free = Some(tag);
+                break;
+            }
+        };
+        if own == CHAIN_MAX {
             break;
         }
     }
@@ -69,13 +76,13 @@ pub fn presence(key: &IdentifierKey, kind: Kind, site: &SiteId, tag: Tag, rng: &
 
 /// What a command takes.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct Places {
     pub(super) tags: Vec<Tag>,
     pub(super) presences: Vec<Presence>,
 }
 
-pub(super) fn of(kind: Kind, public: &[u8]) -> Result<Taken, DecodeError> {
-    let one = |tag, presence: Option<Presence>| Taken { tags: vec![tag], presences: presence.into_iter().collect() };
+pub(super) fn of(kind: Kind, public: &[u8]) -> Result<Places, DecodeError> {
+    let one = |tag, presence: Option<Presence>| Places { tags: vec![tag], presences: presence.into_iter().collect() };
     Ok(match kind {
         v1::STUDY => StudyPublic::from_bytes(public).map(|public| one(public.tag, public.presence))?,
         v1::AMENDMENT => AmendmentPublic::from_bytes(public).map(|public| one(public.tag, public.presence))?,
@@ -83,15 +90,15 @@ pub(super) fn of(kind: Kind, public: &[u8]) -> Result<Taken, DecodeError> {
         v1::LINK => {
             let halves = LinkPublic::from_bytes(public)?.halves;
             let tags = halves.iter().map(|half| half.tag).collect();
-            Taken { tags, presences: halves.into_iter().filter_map(|half| half.presence).collect() }
+            Places { tags, presences: halves.into_iter().filter_map(|half| half.presence).collect() }
         }
-        _ => Taken::default(),
+        _ => Places::default(),
     })
 }
 
 /// The tags and presence tags that a command takes; none where its public part is not well-formed.
 pub fn places(kind: Kind, public: &[u8]) -> Vec<Tag> {
-    let Taken { mut tags, presences } = of(kind, public).unwrap_or_default();
+    let Places { mut tags, presences } = of(kind, public).unwrap_or_default();
     tags.extend(presences.iter().map(|presence| presence.tag));
     tags
 }

@@ -18,7 +18,6 @@ use tessera_consensus::replica::{Moment, ReplicaError};
 use tessera_consensus::wire::v1::{Leaf, sealed_hash};
 use tessera_consensus::{LedgerIndex, NodeId, SiteId, kernel};
 
-use super::CHAIN_MAX;
 use crate::blind::OpenError;
 
 /// What could not be told.
@@ -55,8 +54,12 @@ pub enum Unread {
     Damaged,
     #[error("it amends a record that could not be read here")]
     Amended,
-    #[error("more than {CHAIN_MAX} records of one kind; the rest is not shown")]
-    ChainTooLong,
+    /// `most`: who took most of its places.
+    #[error(
+        "there are more records of one kind than are read; {}",
+        .most.as_ref().map_or_else(String::new, |node| format!("node {} wrote most of them", node.short()))
+    )]
+    ChainTooLong { most: Option<NodeId> },
 }
 
 /// What an author wrote that is no record.

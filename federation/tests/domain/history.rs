@@ -9,7 +9,8 @@ use tessera_consensus::wire::v1::{Kind, Leaf};
 use tessera_consensus::{Hash, LedgerIndex, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, Chain, IdentifierKey, Part};
 use tessera_federation::history::{
-    self, AuthorFault, CHAIN_MAX, Cause, HOLES_MAX, History, Problem, Unread, look_up, next_free,
+    self, AuthorFault, CHAIN_MAX, Cause, FAULTS_TOLD_MAX, HOLES_MAX, History, PlaceError, Problem, Unread, look_up,
+    next_free,
 };
 use tessera_federation::ids::RecordId;
 use tessera_federation::wire::Format;
@@ -317,19 +318,43 @@ fn a_chain_that_is_longer_than_is_read_may_hide_something() {
     let mut scene = scene();
     let (key, b) = (person(1), site("hospital-b"));
     let (_, presence) = scene.places(&key, &b, CONSENT);
-    let mut presence = presence;
-    for counter in 0..CHAIN_MAX {
+    let rubbish = |scene: &mut Scene, counter: u64, presence: Option<Presence>| {
         let tag = key.tag(Chain::Site { site: &b, kind: CONSENT }, counter);
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&counter.to_be_bytes());
-        let consent = ConsentId::from_bytes(id);
-        let public = ConsentPublic { version: VERSION, consent, tag, presence: presence.take() };
+        let consent = ConsentId::from_bytes(u128::from(counter).to_be_bytes());
+        let public = ConsentPublic { version: VERSION, consent, tag, presence };
         scene.apply(B, CONSENT, public, b"rubbish".to_vec());
+    };
+    rubbish(&mut scene, 0, presence);
+    (1..CHAIN_MAX).for_each(|counter| rubbish(&mut scene, counter, None));
+    let unread = |scene: &Scene| -> Vec<Problem> {
+        scene.look_up(&key).problems.into_iter().filter(Problem::may_hide_something).collect()
+    };
+    assert_eq!(unread(&scene), []);
+    let full = next_free(&scene.replica, &key, &b, CONSENT, &|_| false).expect_err("nobody would read more");
+    assert!(matches!(full, PlaceError::ChainFull { .. }), "{full}");
+    rubbish(&mut scene, CHAIN_MAX, None);
+    let cause = Cause::Unread(Unread::ChainTooLong { most: Some(scene.world.node(B)) });
+    assert_eq!(unread(&scene), [Problem { site: Some(b.clone()), index: None, cause }]);
+}
+
+#[test]
+fn what_others_put_into_a_sites_chain_closes_the_patient_to_nobody() {
+    let mut scene = scene();
+    let (key, b) = (person(1), site("hospital-b"));
+    for counter in 0..=CHAIN_MAX {
+        let tag = key.tag(Chain::Site { site: &b, kind: CONSENT }, counter);
+        let presence = history::presence(&key, CONSENT, &b, key.tag(Chain::Presence, counter), &mut scene.rng());
+        let consent = ConsentId::from_bytes(u128::from(counter).to_be_bytes());
+        let public = ConsentPublic { version: VERSION, consent, tag, presence: Some(presence) };
+        scene.apply(C, CONSENT, public, b"rubbish".to_vec());
     }
+    scene.consent(B, &key, 250, 250, "hospital-b");
     let history = scene.look_up(&key);
-    let unread: Vec<&Problem> = history.problems.iter().filter(|problem| problem.may_hide_something()).collect();
-    let cause = Cause::Unread(Unread::ChainTooLong);
-    assert_eq!(unread, [&Problem { site: Some(b), index: None, cause }]);
+    assert_eq!(history.consents.len(), 1, "B's word stands where B found place, and is read there");
+    let author = scene.world.node(C);
+    let blamed = |problem: &&Problem| matches!(problem.cause, Cause::Author { author: named, .. } if named == author);
+    assert_eq!(history.problems.iter().filter(blamed).count(), history.problems.len());
+    assert_eq!(history.problems.len(), 2 * FAULTS_TOLD_MAX, "some of each chain");
 }
 
 #[test]

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use tessera_consensus::replica::ReplicaError;
 use tessera_consensus::{Lane, UnixMillis};
 use tessera_federation::blind::{Chain, IdentifierKey};
-use tessera_federation::history::{self, CHAIN_MAX, PlaceError};
+use tessera_federation::history::{self, CHAIN_MAX, HOLES_MAX, PlaceError};
 use tessera_federation::machine::{self, rejections};
 use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::wire::v1::{self, Tag};
-use tessera_policy::{ConsentId, Identifier};
+use tessera_policy::{ConsentDecision, ConsentId, ConsentTerms, Grantee, Identifier, PurposeScope, StudyScope};
 use tessera_storage::engine::{Batch, EngineError};
 use tessera_storage::pixels::StoreError;
 
 use super::again::{is_of_a_broken_disk, is_of_the_disk};
 use super::consent::{DAY_MS, SentState, granting};
 use super::registrar::matter_of_nothing;
-use super::testing::{A, B, C, World, patient};
+use super::testing::{A, B, C, World, patient, quiet_study};
 use super::vault::VaultError;
 use super::{Member, locked};
 use crate::archive::ArchiveError;
@@ -39,7 +39,7 @@ async fn takes_all(member: &Member, patient: &Identifier, kind: tessera_consensu
     let key = member.writing_key(patient).await.expect("a key");
     let site = member.config.default_site().id.clone();
     let places: Vec<Tag> = (0..CHAIN_MAX).map(|counter| key.tag(Chain::Site { site: &site, kind }, counter)).collect();
-    locked(&member.reserved).take(&places);
+    locked(&member.reserved).take(Lane::Bulk, &places);
 }
 
 /// Commands that the ledger rejects: they only take room.
@@ -142,6 +142,46 @@ async fn who_loses_many_races_in_a_row_leaves_no_hole_that_hides_a_record() {
         world.commit().await;
     }
     assert_eq!(reads(&world, &shared).await, (6, 6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_study_finds_no_place_it_is_told_once_and_not_tried_for_ever() {
+    let world = World::found().await;
+    let (member, closed) = (&world.members[A], patient(1));
+    takes_all(member, &closed, v1::STUDY).await;
+    quiet_study(&member.archive, "1.2.3", "hospital-a");
+    member.register_quiet().await.expect("registration goes on");
+    let told = member.rejected_sentence().expect("the vault").expect("a sentence");
+    assert!(told.contains("1.2.3") && told.contains("no place is left"), "{told}");
+    let quiet = member.archive.quiet_studies(now_ms(), 1_000, "").expect("the catalogue");
+    assert_eq!(quiet.len(), 0, "it waits for a further image, or another year");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_closes_takes_the_places_of_what_waits_behind_a_backlog() {
+    let mut world = World::found().await;
+    let shared = patient(1);
+    // More than goes into one batch, so that what comes then in the bulk lane waits.
+    fills(&world.members[B], 200);
+    let mut granted = Vec::new();
+    for _ in 0..=HOLES_MAX {
+        granted.push(records(&world.members[B], &shared).await);
+    }
+    for _ in 0..2 {
+        let member = &world.members[B];
+        let end = Some(tessera_federation::policy_time(UnixMillis(now_ms()).plus_ms(DAY_MS)));
+        let (to, purposes) = (Grantee::AllTreatingSites, PurposeScope::Any);
+        let terms = ConsentTerms::new(ConsentDecision::Deny, to, StudyScope::All, purposes, end).expect("terms");
+        member.record_consent(shared.clone(), terms, None).await.expect("a denial");
+        world.reopen(B);
+    }
+    world.commit().await;
+    assert_eq!(reads(&world, &shared).await, (0, 2, 0), "both denials, though no grant is in the ledger yet");
+    for _ in 0..3 {
+        world.commit().await;
+    }
+    assert_eq!(states(&world.members[B], &granted), vec![None; granted.len()], "who lost a place took another");
+    assert_eq!(reads(&world, &shared).await, (0, 2 + granted.len(), 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -130,13 +130,15 @@ impl Member {
     fn write_consent(&self, key: &IdentifierKey, sent: &SentConsent) -> anyhow::Result<Ticket> {
         let SentConsent { identifier, details, .. } = sent;
         let (site, consent) = (&details.author, details.consent);
-        let free = history::next_free(&self.replica, key, site, v1::CONSENT, &|tag| self.is_reserved(tag))?;
+        // What closes does not wait behind registrations; it takes back what another hospital recorded.
+        let closes = details.terms.decision() == ConsentDecision::Deny;
+        let lane = if closes { Lane::Urgent } else { Lane::Bulk };
+        let free = history::next_free(&self.replica, key, site, v1::CONSENT, &|tag| self.is_reserved(lane, tag))?;
         let presence = free.presence.map(|tag| history::presence(key, v1::CONSENT, site, tag, &mut rng()));
         let public = ConsentPublic { version: v1::VERSION, consent, tag: free.tag, presence };
         let sealed = key.seal_format(Binding::tag(v1::CONSENT, Part::Details, &free.tag), details, &mut rng());
         let draft = Draft {
-            // What closes does not wait behind registrations; it takes back what another hospital recorded.
-            lane: if details.terms.decision() == ConsentDecision::Deny { Lane::Urgent } else { Lane::Bulk },
+            lane,
             kind: v1::CONSENT,
             public: public.to_bytes(),
             sealed: Some(sealed.to_bytes()),

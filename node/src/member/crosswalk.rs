@@ -130,18 +130,18 @@ impl Member {
         let row = parse(&fields)?;
         let (local, name) = (row.local().clone(), pair_name(&row));
         let mut crosswalk = self.crosswalk();
-        let inserted = crosswalk.insert(row)?;
-        if inserted == Inserted::Known {
-            return Ok((local, inserted, None));
-        }
         let kept: Option<Statements> = self.vault.get(&**self.archive.engine(), Shelf::Crosswalk, &name)?;
         let mut statements = kept.unwrap_or_default();
-        if !statements.contains(&fields) {
-            statements.push(fields);
+        if statements.iter().any(|kept| parse(kept).is_ok_and(|kept| kept == row)) {
+            return Ok((local, crosswalk.insert(row)?, None));
         }
+        statements.push(fields);
+        // What the disk did not take does not count either.
+        crosswalk.check_room(&row)?;
         let mut batch = Batch::new();
         self.vault.put(&mut batch, Shelf::Crosswalk, &name, &statements);
-        Ok((local, inserted, Some(self.archive.engine().submit(batch)?)))
+        let ticket = self.archive.engine().submit(batch)?;
+        Ok((local, crosswalk.insert(row)?, Some(ticket)))
     }
 
     /// Links what was registered under the hospital's own number before the row came.

@@ -44,6 +44,22 @@ async fn rows_that_contradict_one_another_do_so_after_a_start_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_finds_no_room_on_the_disk_is_refused_each_time_and_links_nothing() {
+    let mut world = World::found().await;
+    world.fills_disk(A, true);
+    for _ in 0..2 {
+        let call = CrosswalkCall { csv: RESIDENT.into(), remove: false };
+        let done = world.members[A].extend_crosswalk(call).await.expect("an answer");
+        assert_eq!((done.new, done.refused.len()), (0, 1), "{:?}", done.refused);
+        assert_eq!(stops(&world, "Test^One"), [UnlinkedReason::NoRow]);
+    }
+    world.fills_disk(A, false);
+    assert_eq!(told(&world, RESIDENT).await.new, 1);
+    world.reopen(A);
+    assert_eq!((told(&world, RESIDENT).await.new, stops(&world, "Test^One")), (0, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_that_comes_later_is_linked_to_what_was_registered_under_an_earlier_one() {
     let world = World::found().await;
     let member = &world.members[A];

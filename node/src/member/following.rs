@@ -150,7 +150,7 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
                     break;
                 }
                 for command in &settled {
-                    settle_one(&member, command).await;
+                    settle_one(&member, command).await?;
                 }
             }
             for lane in Lane::ALL {
@@ -167,14 +167,17 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
 
 /// Until the disk has it: the outbox forgets the command when it is asked for the next ones. What one command stumbles
 /// over otherwise would be there the next time too, and must not hold up the others.
-async fn settle_one(member: &Member, command: &Settled) {
+async fn settle_one(member: &Member, command: &Settled) -> anyhow::Result<()> {
     while let Err(error) = member.settled(command) {
         tracing::warn!(why = format!("{error:#}"), "what the ledger said of a command can't be written down");
         if !is_of_the_disk(&error) {
             break;
         }
         tokio::time::sleep(SEND_AGAIN).await;
+        // A full disk may stay so for long; what is urgent does not wait for it.
+        hand_in_lane(member, Lane::Urgent).await?;
     }
+    Ok(())
 }
 
 async fn hand_in_lane(member: &Member, lane: Lane) -> anyhow::Result<()> {

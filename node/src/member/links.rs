@@ -60,8 +60,9 @@ impl Member {
             self.archive.submit(batch)?;
             return Ok(false);
         }
+        let is_reserved = |tag: &v1::Tag| self.is_reserved(Lane::Bulk, tag);
         for (key, shown) in keys.iter().zip([other, local]) {
-            let free = match history::next_free(&self.replica, key, &site, v1::LINK, &|tag| self.is_reserved(tag)) {
+            let free = match history::next_free(&self.replica, key, &site, v1::LINK, &is_reserved) {
                 Err(full @ PlaceError::ChainFull { .. }) => {
                     tracing::warn!(why = %full, "two numbers of one patient stay unlinked");
                     return Ok(false);

@@ -201,8 +201,8 @@ impl Member {
         let ticket = {
             let _turn = locked(&self.lookups);
             let mut head = self.head()?;
-            // A clock that was set back puts no record before another.
-            let time_ms = now_ms().max(head.time_ms);
+            // A clock that was set back puts no record before another, nor into a day that is over by the ledger's time.
+            let time_ms = now_ms().max(self.surely().0).max(head.time_ms);
             let mut batch = Batch::new();
             let anchor = head.anchor(&self.config.default_site().id, time_ms);
             if anchor.is_some() {

@@ -1,5 +1,7 @@
 //! A patient's lookups are all there, in order, and what is changed afterwards is found.
 
+use tessera_consensus::clock::{BootId, ClockFloor, TrustedClock};
+
 use super::*;
 use crate::control::wire::HistoryCall;
 use crate::member::testing::{A, World, patient};
@@ -57,6 +59,19 @@ async fn a_day_that_is_over_is_confirmed_by_the_ledger() {
     let checked = member.check_lookups().expect("the chain holds");
     assert_eq!(checked, Checked { records: 3, confirmed: 1, ..Checked::default() });
     assert_eq!(checked.warnings(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_that_is_behind_ends_no_day_that_goes_on() {
+    let (world, member) = three_lookups().await;
+    let certified = Some(UnixMillis(now_ms() + DAY_MS));
+    *locked(&member.clock) = TrustedClock::new(ClockFloor::default(), certified, BootId([0; 16]));
+    member.anchor_lookups(member.surely().0).expect("anchored");
+    assert_eq!(member.outbox.waiting(), 1, "by the ledger's time the day is over");
+    member.history(&asks(&patient(1), "d004")).await.expect("a history");
+    world.commit().await;
+    let checked = member.check_lookups().expect("the chain holds");
+    assert_eq!(checked, Checked { records: 4, confirmed: 1, ..Checked::default() });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

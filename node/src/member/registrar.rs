@@ -13,7 +13,7 @@ use tessera_consensus::wire::{decode, encode};
 use tessera_consensus::{Hash, Lane, SiteId, UnixMillis};
 use tessera_federation::RecordId;
 use tessera_federation::blind::{Binding, IdentifierKey, Part};
-use tessera_federation::history::{self, FoundStudy};
+use tessera_federation::history::{self, FoundStudy, PlaceError};
 use tessera_federation::machine::rejections;
 use tessera_federation::outbox::{Draft, Settled};
 use tessera_federation::wire::Format;
@@ -175,7 +175,15 @@ impl Member {
         }
         let salt = random16();
         let unlinked = linked.is_empty();
-        let free = history::next_free(&self.replica, key, &site, v1::STUDY, &|tag| self.is_reserved(tag))?;
+        let is_reserved = |tag: &Tag| self.is_reserved(Lane::Bulk, tag);
+        let free = match history::next_free(&self.replica, key, &site, v1::STUDY, &is_reserved) {
+            Err(full @ PlaceError::ChainFull { .. }) => {
+                tracing::warn!(why = %full, "a study is not registered");
+                self.note_rejected(&uid, rejections::sentence(rejections::NO_PLACE_LEFT), &mut batch);
+                return Ok(self.archive.submit(batch)?);
+            }
+            free => free?,
+        };
         let details = study_details(&study, &manifest, &site, salt, unlinked)?;
         if let Some(found) = &before {
             self.note_shrunk(found, &details, free.tag, &mut batch)?;
@@ -342,8 +350,8 @@ impl Member {
     /// What the ledger rejected because of a race is written again; what it rejected otherwise is noted and told.
     /// May be called again for the same command.
     pub fn settled(&self, settled: &Settled) -> anyhow::Result<()> {
-        let Settled { kind, public, matter, index, outcome } = settled;
-        self.give_places_back(*kind, public);
+        let Settled { lane, kind, public, matter, index, outcome } = settled;
+        self.give_places_back(*lane, *kind, public);
         if let Matter::Consent { consent, revoked } = decode("matter", matter, MATTER_BYTES_MAX)? {
             match revoked {
                 true => self.revocation_settled(consent, *outcome)?,

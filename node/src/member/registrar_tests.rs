@@ -26,6 +26,7 @@ async fn a_rejection_that_is_no_race_is_told_until_the_study_is_taken() {
     let tag = Tag::from_parts(TagAlgorithm::KeyedBlake3, [1; 32]);
     let matter = encode(&Matter::Study { study: "1.2.3".into(), tag });
     let settled = |outcome| Settled {
+        lane: Lane::Bulk,
         kind: v1::STUDY,
         public: Vec::new(),
         matter: matter.clone(),

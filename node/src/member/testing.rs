@@ -5,12 +5,13 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tessera_consensus::checkpoint::{SignedCheckpoint, cosign};
 use tessera_consensus::wire::v1::{Batch, VERSION};
 use tessera_consensus::{Lane, NodeId, SiteId, UnixMillis};
 use tessera_policy::{ConsentId, Decision, Identifier, Purpose, UserAssertion, UserId};
-use tessera_storage::engine::Engine;
+use tessera_storage::engine::{Batch as EngineBatch, DurableCallback, Engine, EngineError, Pairs, Table, Ticket, View};
 use tessera_storage::pixels::SiteKey;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 
@@ -40,7 +41,49 @@ const TAKEN_MAX: usize = 128;
 
 pub struct World {
     pub members: Vec<Arc<Member>>,
+    disks_are_full: [Arc<AtomicBool>; 4],
     folder: tempfile::TempDir,
+}
+
+/// The real engine, and a disk that takes nothing more while it is full.
+struct FillingEngine {
+    engine: RocksEngine,
+    is_full: Arc<AtomicBool>,
+}
+
+impl View for FillingEngine {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.engine.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Pairs, EngineError> {
+        self.engine.scan(table, from, to, limit)
+    }
+
+    fn scan_back(&self, table: Table, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Pairs, EngineError> {
+        self.engine.scan_back(table, from, to, limit)
+    }
+}
+
+impl Engine for FillingEngine {
+    fn submit(&self, batch: EngineBatch) -> Result<Ticket, EngineError> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(EngineError::DiskFull { detail: "a test filled it".into() });
+        }
+        self.engine.submit(batch)
+    }
+
+    fn on_durable(&self, ticket: Ticket, done: DurableCallback) {
+        self.engine.on_durable(ticket, done);
+    }
+
+    fn durable(&self) -> Ticket {
+        self.engine.durable()
+    }
+
+    fn snapshot(&self) -> Box<dyn View> {
+        self.engine.snapshot()
+    }
 }
 
 fn init(dir: &Path, name: &str, peer: &[String]) -> cli::Init {
@@ -63,18 +106,14 @@ fn init(dir: &Path, name: &str, peer: &[String]) -> cli::Init {
     }
 }
 
-fn open(dir: &Path) -> Arc<Member> {
-    try_open(dir).expect("a member")
-}
-
-fn try_open(dir: &Path) -> anyhow::Result<Arc<Member>> {
+fn try_open(dir: &Path, is_full: &Arc<AtomicBool>) -> anyhow::Result<Arc<Member>> {
     let home = Home::new(dir);
     let config = Config::read(&home.config()).expect("a configuration");
     let secrets = home.load_secrets().expect("keys");
     let (own, genesis) = founding::installed(&home).expect("a federation");
     std::fs::create_dir_all(home.database()).expect("a writable folder");
-    let engine: Arc<dyn Engine> =
-        Arc::new(RocksEngine::open(&home.database(), &archive::TABLES, EngineOptions::default()).expect("a database"));
+    let engine = RocksEngine::open(&home.database(), &archive::TABLES, EngineOptions::default()).expect("a database");
+    let engine: Arc<dyn Engine> = Arc::new(FillingEngine { engine, is_full: is_full.clone() });
     let key = SiteKey::new(*secrets.site);
     let archive = Archive::open(engine, &home.pixels(), key, config.clone()).expect("an archive");
     let member = Member::open(home, config, secrets, &own, genesis, archive)?;
@@ -109,9 +148,18 @@ impl World {
             let join = cli::Join { dir: cli::Dir { dir: dir(name) }, genesis: genesis.clone() };
             founding::join(join).expect("it joins");
         }
-        let world = Self { members: NAMES.map(|name| open(&dir(name))).into(), folder };
+        let mut world = Self { members: Vec::new(), disks_are_full: Default::default(), folder };
+        world.members = (0..NAMES.len()).map(|index| world.opens(index).expect("a member")).collect();
         world.commit().await;
         world
+    }
+
+    fn opens(&self, index: usize) -> anyhow::Result<Arc<Member>> {
+        try_open(&self.folder.path().join(NAMES[index]), &self.disks_are_full[index])
+    }
+
+    pub fn fills_disk(&self, index: usize, is_full: bool) {
+        self.disks_are_full[index].store(is_full, Ordering::Relaxed);
     }
 
     /// Stops a member and opens its directory again, as after a crash.
@@ -125,7 +173,7 @@ impl World {
         let old = self.members.remove(index);
         assert_eq!(Arc::strong_count(&old), 1, "nobody else holds the member");
         drop(old);
-        try_open(&self.folder.path().join(NAMES[index]))
+        self.opens(index)
     }
 
     /// One batch with all that waits, applied and certified everywhere; each outbox is told.
@@ -138,7 +186,7 @@ impl World {
         let members: Vec<&Arc<Member>> = present.iter().map(|index| &self.members[*index]).collect();
         let mut submissions = Vec::new();
         for member in &members {
-            let ticket = member.archive.engine().submit(tessera_storage::engine::Batch::new()).expect("a ticket");
+            let ticket = member.archive.engine().submit(EngineBatch::new()).expect("a ticket");
             member.durable(ticket).await.expect("a working disk");
             for lane in Lane::ALL {
                 submissions.extend(member.outbox.pending(lane, TAKEN_MAX).expect("commands"));
@@ -153,7 +201,7 @@ impl World {
             submissions,
         };
         for member in &members {
-            member.replica.apply_batch(&batch, tessera_storage::engine::Batch::new()).expect("it applies");
+            member.replica.apply_batch(&batch, EngineBatch::new()).expect("it applies");
         }
         for member in &members {
             self.certify(member);
@@ -289,7 +337,7 @@ pub fn quiet_study(archive: &Archive, study: &str, site: &str) {
     };
     let hash = *blake3::hash(study.as_bytes()).as_bytes();
     let record = ObjectRecord { description, receipt, hash, size: 100, is_damaged: false };
-    let mut batch = tessera_storage::engine::Batch::new();
+    let mut batch = EngineBatch::new();
     let view = &**archive.engine();
     let standing = catalogue::standing(view, &record).expect("the catalogue");
     let (mut totals, at_ms) = (catalogue::totals(view).expect("totals"), record.receipt.received_ms);
