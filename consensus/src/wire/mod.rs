@@ -3,8 +3,8 @@
 //! The encoding is postcard, strictly canonical: [`decode`] accepts exactly the bytes that [`encode`] would have
 //! written for the value, so one value has one encoding and one hash. Lengths are bounded before anything is
 //! allocated, those of sequences of small items too ([`bounded`]): reading what a peer sent takes a small multiple of
-//! its bytes, which `federation/tests/hostile_bytes.rs` measures. Golden bytes in `consensus/tests/golden` hold the
-//! formats still.
+//! its bytes, which `federation/tests/hostile_bytes.rs` measures. Golden bytes hold the formats still: checkpoints and
+//! Raft's in `consensus/tests/golden`, joins, entries, ids and the state in `federation/tests/golden/ledger_v1.txt`.
 
 pub mod bounded;
 pub mod v1;

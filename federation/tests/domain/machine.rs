@@ -49,33 +49,33 @@ fn tag(byte: u8) -> Tag {
     Tag::from_parts(TagAlgorithm::KeyedBlake3, [byte; 32])
 }
 
-fn presence(byte: u8) -> Option<Presence> {
+pub fn presence(byte: u8) -> Option<Presence> {
     let site = Sealed { algorithm: SealAlgorithm::XChaCha20Poly1305, nonce: [0; 24], body: vec![1, 2] };
     Some(Presence { tag: tag(byte), site })
 }
 
-fn study(own: u8, presence: Option<Presence>, supersedes: Option<u8>) -> StudyPublic {
+pub fn study(own: u8, presence: Option<Presence>, supersedes: Option<u8>) -> StudyPublic {
     StudyPublic { version: VERSION, tag: tag(own), presence, supersedes: supersedes.map(tag) }
 }
 
-fn amendment(own: u8, of: u8, kind: AmendmentKind) -> AmendmentPublic {
+pub fn amendment(own: u8, of: u8, kind: AmendmentKind) -> AmendmentPublic {
     AmendmentPublic { version: VERSION, tag: tag(own), of: tag(of), kind: kind.number(), presence: None }
 }
 
-fn link(first: u8, second: u8) -> LinkPublic {
+pub fn link(first: u8, second: u8) -> LinkPublic {
     let half = |byte| LinkHalf { tag: tag(byte), presence: None };
     LinkPublic { version: VERSION, halves: [half(first), half(second)] }
 }
 
-fn unlink(first: u8, second: u8) -> UnlinkPublic {
+pub fn unlink(first: u8, second: u8) -> UnlinkPublic {
     UnlinkPublic { version: VERSION, link: [tag(first), tag(second)] }
 }
 
-fn consent(id: u8, own: u8) -> ConsentPublic {
+pub fn consent(id: u8, own: u8) -> ConsentPublic {
     ConsentPublic { version: VERSION, consent: ConsentId::from_bytes([id; 16]), tag: tag(own), presence: None }
 }
 
-fn revocation(id: u8) -> RevocationPublic {
+pub fn revocation(id: u8) -> RevocationPublic {
     RevocationPublic { version: VERSION, consent: ConsentId::from_bytes([id; 16]) }
 }
 
@@ -84,34 +84,34 @@ fn disclosure_id(id: u8) -> DisclosureId {
     DisclosureId::of(&World::new().node(B), &[id; 16])
 }
 
-fn disclosure(id: u8, holder: &str, requester: &str) -> DisclosurePublic {
+pub fn disclosure(id: u8, holder: &str, requester: &str) -> DisclosurePublic {
     let (disclosure, nonce) = (disclosure_id(id), [id; 16]);
     let (holder, requester) = (site(holder), site(requester));
     DisclosurePublic { version: VERSION, disclosure, nonce, holder, requester, purpose: 1, at: AT }
 }
 
-fn receipt(id: u8, side: ReceiptSide) -> ReceiptPublic {
+pub fn receipt(id: u8, side: ReceiptSide) -> ReceiptPublic {
     let receipt = Hash::blake3(&[b"signed receipt"]);
     ReceiptPublic { version: VERSION, disclosure: disclosure_id(id), side, receipt }
 }
 
-fn break_glass(id: u8, of: &str) -> BreakGlassPublic {
+pub fn break_glass(id: u8, of: &str) -> BreakGlassPublic {
     let break_glass = BreakGlassId::from_bytes([id; 16]);
     BreakGlassPublic { version: VERSION, break_glass, site: site(of), holder: site("hospital-a"), at: AT }
 }
 
-fn recognition(id: u8, of: &str) -> RecognitionPublic {
+pub fn recognition(id: u8, of: &str) -> RecognitionPublic {
     let recognition = RecognitionId::from_bytes([id; 16]);
     let (site, holder) = (site(of), site("hospital-a"));
     RecognitionPublic { version: VERSION, recognition, site, holder, accepted: true, at: AT }
 }
 
-fn recall(id: u8, of: u8) -> RecallAcknowledgementPublic {
+pub fn recall(id: u8, of: u8) -> RecallAcknowledgementPublic {
     let (recall, disclosure) = (RecallId::from_bytes([id; 16]), disclosure_id(of));
     RecallAcknowledgementPublic { version: VERSION, recall, disclosure, at: AT }
 }
 
-fn anchor(of: &str, from: u64) -> AuditAnchorPublic {
+pub fn anchor(of: &str, from: u64) -> AuditAnchorPublic {
     let (from, until) = (UnixMillis(from), UnixMillis(from + 10));
     AuditAnchorPublic { version: VERSION, site: site(of), from, until, records: 1, head: Hash::blake3(&[b"head"]) }
 }
