@@ -167,14 +167,14 @@ pub enum FollowError {
     OtherEpoch,
     #[error("the checkpoint is no news; ignored")]
     NoNews,
-    #[error("the checkpoint is signed by somebody outside the core, whose signatures nobody passes on")]
+    #[error("the checkpoint is signed by somebody outside the core too, whose signatures nobody passes on; ignored")]
     ForeignSigner,
 }
 
 impl FollowError {
     /// Whether an honest peer never gives cause for it. One that is slow, or at another epoch, is not at fault.
     pub const fn is_fault(&self) -> bool {
-        !matches!(self, Self::Unasked | Self::OtherEpoch | Self::NoNews)
+        !matches!(self, Self::Unasked | Self::OtherEpoch | Self::NoNews | Self::ForeignSigner)
     }
 }
 

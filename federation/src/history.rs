@@ -211,13 +211,17 @@ impl Takers {
 
     fn tell(&mut self, problems: &mut Vec<Problem>, problem: Problem) {
         if let Cause::Author { author, .. } = &problem.cause {
-            let taken = self.0.entry(*author).or_default();
-            taken.told += 1;
-            if taken.told > FAULTS_TOLD_MAX {
+            if self.is_told(author) {
                 return;
             }
+            self.0.entry(*author).or_default().told += 1;
         }
         problems.push(problem);
+    }
+
+    /// Whether as much as is told of an author's faults is told.
+    fn is_told(&self, author: &NodeId) -> bool {
+        self.0.get(author).is_some_and(|taken| taken.told >= FAULTS_TOLD_MAX)
     }
 
     /// That a chain is longer than is read.
@@ -316,26 +320,27 @@ impl Walk<'_> {
         let site = self.key.open(Binding::tag(body.kind, Part::PresenceSite, tag), &presence.site)?;
         let site = String::from_utf8_lossy(&site).into_owned();
         let site = SiteId::try_from(site).map_err(|_| Unreadable::Written(AuthorFault::NoSite))?;
-        self.speaks_for(body, &site)?;
+        self.check_author(body, &site)?;
         Ok(site)
     }
 
     /// That the node which signed the entry speaks for the site in whose name it wrote.
-    fn speaks_for(&self, body: &CommandBody, site: &SiteId) -> Result<(), Unreadable> {
-        let author = body.stream.node;
-        let known = self.authors.borrow().get(&author).map(|sites| sites.contains(site));
-        let speaks = match known {
-            Some(speaks) => speaks,
-            None => {
-                let node = kernel::node(self.moment.view(), &author).map_err(ReplicaError::from)?;
-                let declared = node.map(|node| node.join.join.sites).unwrap_or_default();
-                let sites: Vec<SiteId> = declared.into_iter().map(|declared| declared.id).collect();
-                let speaks = sites.contains(site);
-                self.authors.borrow_mut().insert(author, sites);
-                speaks
-            }
-        };
-        if speaks { Ok(()) } else { Err(Unreadable::Written(AuthorFault::ForeignSite(site.clone()))) }
+    fn check_author(&self, body: &CommandBody, site: &SiteId) -> Result<(), Unreadable> {
+        match self.speaks_for(&body.stream.node, site)? {
+            true => Ok(()),
+            false => Err(Unreadable::Written(AuthorFault::ForeignSite(site.clone()))),
+        }
+    }
+
+    fn speaks_for(&self, author: &NodeId, site: &SiteId) -> Result<bool, ReplicaError> {
+        if let Some(sites) = self.authors.borrow().get(author) {
+            return Ok(sites.contains(site));
+        }
+        let declared = kernel::node(self.moment.view(), author)?.map(|node| node.join.join.sites).unwrap_or_default();
+        let sites: Vec<SiteId> = declared.into_iter().map(|declared| declared.id).collect();
+        let speaks = sites.contains(site);
+        self.authors.borrow_mut().insert(*author, sites);
+        Ok(speaks)
     }
 
     fn chain(&self, site: &SiteId, kind: Kind, history: &mut History) -> Result<(), ReplicaError> {
@@ -350,29 +355,22 @@ impl Walk<'_> {
                 continue;
             };
             holes = 0;
-            let (body, sealed) = self.entry(record.index)?;
-            takers.note(body.stream.node);
-            let read = self.record(site, kind, tag, &record, (body, sealed), history);
-            own += u64::from(!matches!(read, Err(Unreadable::Written(AuthorFault::ForeignSite(_)))));
-            if let Err(why) = read {
-                takers.tell(&mut history.problems, self.problem(Some(site), record.index, why)?);
-            }
+            takers.note(record.node);
+            let is_own = self.speaks_for(&record.node, site)?;
+            own += u64::from(is_own);
             if own > CHAIN_MAX {
                 break;
+            }
+            // The state is certified; what is told already needs no other proof.
+            if !is_own && takers.is_told(&record.node) {
+                continue;
+            }
+            if let Err(why) = self.record(site, kind, tag, &record, history) {
+                takers.tell(&mut history.problems, self.problem(Some(site), record.index, why)?);
             }
         }
         history.problems.push(Problem { site: Some(site.clone()), index: None, cause: takers.too_many() });
         Ok(())
-    }
-
-    /// Whether a site's own node took a place of its chain.
-    fn is_own(&self, site: &SiteId, index: LedgerIndex) -> Result<bool, ReplicaError> {
-        let (body, _) = self.entry(index)?;
-        match self.speaks_for(&body, site) {
-            Ok(()) => Ok(true),
-            Err(Unreadable::Replica(error)) => Err(error),
-            Err(Unreadable::Here(_) | Unreadable::Written(_)) => Ok(false),
-        }
     }
 
     fn problem(&self, site: Option<&SiteId>, index: LedgerIndex, why: Unreadable) -> Result<Problem, ReplicaError> {
@@ -390,11 +388,11 @@ impl Walk<'_> {
         kind: Kind,
         tag: Tag,
         known: &TagRecord,
-        (body, sealed): (CommandBody, Option<Vec<u8>>),
         history: &mut History,
     ) -> Result<(), Unreadable> {
         let place = Place { index: known.index, tag, certified: known.index.0 < self.certified };
-        self.speaks_for(&body, site)?;
+        let (body, sealed) = self.entry(place.index)?;
+        self.check_author(&body, site)?;
         if body.kind != kind {
             return Err(Unreadable::Written(AuthorFault::OtherKind));
         }

@@ -50,7 +50,7 @@ pub fn next_free(
     for counter in 0..PLACES_MAX {
         let tag = key.tag(chain, counter);
         own += match machine::tag(moment.view(), &tag).map_err(ReplicaError::from)? {
-            Some(record) => u64::from(walk.is_own(site, record.index)?),
+            Some(record) => u64::from(walk.speaks_for(&record.node, site)?),
             None if reserved(&tag) => 1,
             None => {
                 free = Some(tag);
