@@ -156,7 +156,7 @@ const NOT_IMPORTED: [(&str, &str); 19] = [
 /// Directories list objects and are none; an import passes over them.
 const PASSED_OVER: &str = "DICOMDIR";
 
-/// Objects that are cut off behind their UIDs: success to the sender, kept, and never indexed.
+/// Objects that are cut off behind their UIDs: kept, never indexed, and a warning to the sender.
 const PUT_ASIDE: [&str; 3] = ["MR_truncated.dcm", "emri_small_jpeg_2k_lossless_too_short.dcm", "rtplan_truncated.dcm"];
 
 /// Files that don't say their transfer syntax, and what they are in.
@@ -170,6 +170,8 @@ const UNDECLARED: [(&str, &str); 4] = [
 /// What became of each file that was sent: [`STORED`], or status and reason.
 type Answers = BTreeMap<PathBuf, String>;
 const STORED: &str = "stored";
+/// Kept, and the sender is warned that it is broken.
+const WARNED: &str = "stored with a warning";
 /// The sender itself could not.
 const UNSENT: &str = "unsent";
 
@@ -230,8 +232,20 @@ fn check_refused<'a>(
     }
 }
 
+fn is_stored(why: &str) -> bool {
+    why == STORED || why == WARNED
+}
+
 fn refused(answers: &Answers) -> impl Iterator<Item = (&PathBuf, &str)> {
-    answers.iter().filter(|(_, why)| *why != STORED).map(|(file, why)| (file, why.as_str()))
+    answers.iter().filter(|(_, why)| !is_stored(why)).map(|(file, why)| (file, why.as_str()))
+}
+
+/// Of what is stored, its sender was warned of exactly what is put aside as broken.
+fn check_warned(case: &Case, answers: &Answers) {
+    for (file, why) in answers.iter().filter(|(_, why)| is_stored(why)) {
+        let name = &case.of(file).name;
+        assert_eq!(why == WARNED, PUT_ASIDE.contains(&name.as_str()), "{name}: {why}");
+    }
 }
 
 // --- DCMTK's storescu, into hospital A
@@ -253,7 +267,12 @@ fn storescu(case: &Case, port: u16, files: &[PathBuf]) -> Answers {
         for answer in storescu_answers(&format!("{}{}", said.stdout, said.stderr)) {
             let status =
                 answer.status.unwrap_or_else(|| panic!("no answer for {}: {}", answer.file.display(), said.stderr));
-            answers.insert(answer.file, if status == "Success" { STORED.to_owned() } else { status });
+            let why = match status.as_str() {
+                "Success" => STORED.to_owned(),
+                "Warning: DataSetDoesNotMatchSOPClass" => WARNED.to_owned(),
+                _ => status,
+            };
+            answers.insert(answer.file, why);
         }
     }
     answers
@@ -286,11 +305,12 @@ fn through_storescu(case: &Case) -> Holding {
     assert_eq!(unsent, names(&UNREAD_BY_STORESCU));
     let known = REFUSED_FROM_STORESCU.iter().map(|(file, why)| (*file, (*why).to_owned()));
     check_refused(case, refused(&answers), known.collect());
+    check_warned(case, &answers);
 
     let objects = as_storescu_sends(case, &files);
     let mut holding = Holding::new();
     let mut unchanged = 0;
-    for path in answers.iter().filter(|(_, why)| *why == STORED).map(|(path, _)| path) {
+    for path in answers.iter().filter(|(_, why)| is_stored(why)).map(|(path, _)| path) {
         let file = case.of(path);
         let object = &objects[&file.travels_as];
         unchanged += usize::from(object.sha256 == case.sent[path].sha256);
@@ -313,6 +333,7 @@ fn pynetdicom(case: &Case, files: &[&PathBuf]) -> Answers {
     let answer = |report: &Value| {
         let text = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
         let answer = match text("outcome").as_str() {
+            "stored" if text("status") == "B007" => WARNED.to_owned(),
             "stored" => STORED.to_owned(),
             "refused" => format!("{} {}", text("status"), text("detail")),
             "unsendable" | "not-accepted" => UNSENT.to_owned(),
@@ -335,10 +356,11 @@ fn through_pynetdicom(case: &Case) -> Holding {
     assert_eq!(unsent, names(&UNREAD_BY_PYNETDICOM));
     let known = REFUSED_FROM_PYNETDICOM.iter().map(|(file, status, why)| (*file, format!("{status} {why}")));
     check_refused(case, refused(&answers), known.collect());
+    check_warned(case, &answers);
     let imported = import(case, &not_stored);
 
     let mut holding = Holding::new();
-    for path in answers.iter().filter(|(_, why)| *why == STORED).map(|(path, _)| path).chain(&imported) {
+    for path in answers.iter().filter(|(_, why)| is_stored(why)).map(|(path, _)| path).chain(&imported) {
         let file = case.of(path);
         if PUT_ASIDE.contains(&file.name.as_str()) {
             continue;
@@ -377,15 +399,16 @@ fn import(case: &Case, paths: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// All files are sent again as they are. Those that are there change nothing, others under their UIDs are kept beside
-/// them, and what is cut off is put aside again: all of it is success, so that no queue jams.
+/// them, and what is cut off is put aside again: none of it is a failure, so that no queue jams.
 fn check_again(case: &Case, holding: &Holding) {
     let originals: Vec<&PathBuf> = case.files.iter().map(|file| &file.file).collect();
     let answers = pynetdicom(case, &originals);
+    check_warned(case, &answers);
     let current: BTreeMap<&str, &DataSet> =
         holding.values().flatten().map(|(uid, object)| (uid.as_str(), object)).collect();
     let mut variants = BTreeSet::new();
     let mut cut_off = BTreeSet::new();
-    for file in case.files.iter().filter(|file| answers[&file.file] == STORED) {
+    for file in case.files.iter().filter(|file| is_stored(&answers[&file.file])) {
         let object = &case.sent[&file.file];
         match current.get(file.sop_instance.as_str()) {
             _ if PUT_ASIDE.contains(&file.name.as_str()) => drop(cut_off.insert((&file.sop_instance, object.bytes))),

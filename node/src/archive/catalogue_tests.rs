@@ -202,6 +202,11 @@ fn unlisted_senders_fill_their_room_and_no_more() {
     assert!((2..=4).contains(&taken), "{answers:?}");
     assert!(answers[taken..].iter().all(|answer| matches!(answer, StoreOutcome::NotAuthorised { .. })), "{answers:?}");
     assert_eq!(store("CT1", 9), StoreOutcome::Stored, "the hospital's own devices go on");
+    let mut elsewhere = incoming("CT1", "1.2.3.1.10");
+    elsewhere.sender.address = "127.0.0.2".parse().expect("an address");
+    let bytes = data_set("1.2.3", "1.2.3.1.10", &"x".repeat(600)).into();
+    let answer = runtime.block_on(sink.store(elsewhere, bytes));
+    assert!(matches!(answer, StoreOutcome::NotAuthorised { .. }), "a listed name alone is nobody's: {answer:?}");
     // A large one is stopped before it is whole, and its room is free again.
     let kept = catalogue::unlisted_bytes(&**archive.engine()).expect("a count");
     let mut large = sink.begin_large(incoming("ANYBODY", "1.2.3.1.7")).expect("begun");

@@ -1,7 +1,7 @@
 //! The archive behind the DICOM receiver: what a sender hears of each object.
 //!
-//! Variants and what is quarantined are success to the sender, whose queue must never jam; a full disk, what is no data
-//! set, and more of unlisted senders than may be kept are not.
+//! Variants and what is quarantined are success to the sender, whose queue must never jam (with a warning where the
+//! object came damaged); a full disk, what is no data set, and more of unlisted senders than may be kept are not.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tessera_storage::pixels::LargeWriter;
 
 use super::Archive;
 use super::aside::Room;
-use super::catalogue::Standing;
+use super::catalogue::{Quarantine, Standing};
 use super::ingest::{Filed, IngestError, Origin};
 use crate::dicom::sink::{Incoming, LargeObject, StoreOutcome, StoreSink};
 
@@ -24,6 +24,7 @@ pub fn outcome(result: Result<Filed, IngestError>) -> StoreOutcome {
         Ok(filed) => match filed.standing {
             Standing::New | Standing::Known => StoreOutcome::Stored,
             Standing::Variant => StoreOutcome::Variant,
+            Standing::Quarantined(why @ Quarantine::Damaged) => StoreOutcome::Damaged { reason: why.sentence().into() },
             Standing::Quarantined(_) => StoreOutcome::Quarantined,
         },
         Err(error) => refused(&error),

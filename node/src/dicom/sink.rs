@@ -37,10 +37,12 @@ pub struct Incoming {
 pub enum StoreOutcome {
     /// Durable and filed, or already there with the same bytes.
     Stored,
-    /// Durable, put aside: unknown sender, colliding identity, damaged.
+    /// Durable, put aside: unknown sender, colliding identity.
     Quarantined,
     /// Durable, put aside beside another object of the same UID.
     Variant,
+    /// Durable as it came, put aside: cut off or broken.
+    Damaged { reason: String },
     /// The disk has reached its watermark, or a bound is full.
     OutOfResources { reason: String },
     /// No data set, or one that can't be filed.
@@ -59,6 +61,7 @@ impl StoreOutcome {
             Self::Stored => Outcome::Stored,
             Self::Quarantined => Outcome::Quarantined,
             Self::Variant => Outcome::Variant,
+            Self::Damaged { .. } => Outcome::Damaged,
             Self::OutOfResources { .. } => Outcome::OutOfResources,
             Self::NotUnderstood { .. } => Outcome::NotUnderstood,
             Self::Mismatch { .. } => Outcome::Mismatch,
@@ -67,11 +70,12 @@ impl StoreOutcome {
         }
     }
 
-    /// Why it was not kept; empty on success.
+    /// Why it was not kept, or what is wrong with it; empty on success.
     pub fn reason(&self) -> &str {
         match self {
             Self::Stored | Self::Quarantined | Self::Variant => "",
-            Self::OutOfResources { reason }
+            Self::Damaged { reason }
+            | Self::OutOfResources { reason }
             | Self::NotUnderstood { reason }
             | Self::Mismatch { reason }
             | Self::NotAuthorised { reason }

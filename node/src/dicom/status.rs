@@ -2,7 +2,8 @@
 //!
 //! DIMSE statuses are those of the storage service class (PS3.4 table B.2-1) and of DIMSE itself (PS3.7 annex C).
 //! What was kept aside (quarantined, variants) is success to the sender: it holds nothing that we don't, and a
-//! failure would jam its queue for good.
+//! failure would jam its queue for good. What came cut off or broken is kept aside too, with a warning: the sender may
+//! hold a whole one.
 
 /// Outcomes without their details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +12,7 @@ pub enum Outcome {
     Stored,
     Quarantined,
     Variant,
+    Damaged,
     OutOfResources,
     NotUnderstood,
     Mismatch,
@@ -25,6 +27,8 @@ impl Outcome {
     pub fn dimse(self) -> u16 {
         match self {
             Self::Success | Self::Stored | Self::Quarantined | Self::Variant => 0x0000,
+            // Data Set does not match SOP Class: stored, with a warning.
+            Self::Damaged => 0xB007,
             Self::OutOfResources => 0xA700,
             Self::NotUnderstood => 0xC000,
             Self::Mismatch => 0xA900,

@@ -47,6 +47,7 @@ fn outcome(instance: &Uid) -> StoreOutcome {
         Some("4") => StoreOutcome::NotUnderstood { reason },
         Some("5") => StoreOutcome::Mismatch { reason },
         Some("6") => StoreOutcome::Failed { reason },
+        Some("7") => StoreOutcome::Damaged { reason },
         _ => StoreOutcome::Stored,
     }
 }
@@ -217,10 +218,10 @@ async fn large_objects_are_streamed() {
 
 #[tokio::test]
 async fn outcomes_become_statuses() {
-    let client = |to| (0..7).map(|n| store(to, &format!("1.2.{n}"), b"any bytes")).collect::<Vec<_>>();
+    let client = |to| (0..8).map(|n| store(to, &format!("1.2.{n}"), b"any bytes")).collect::<Vec<_>>();
     let (answers, _) = start(ScpConfig::default()).await.with(client).await;
     let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
-    assert_eq!(statuses, [0x0000, 0x0000, 0x0000, 0xA700, 0xC000, 0xA900, 0x0110]);
+    assert_eq!(statuses, [0x0000, 0x0000, 0x0000, 0xA700, 0xC000, 0xA900, 0x0110, 0xB007]);
     for (status, comment) in answers {
         assert_eq!(comment, if status == 0 { "" } else { "because of the test" });
     }
