@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::federation::{Federation, path};
 use crate::control::wire::{
     ConsentCode, ConsentCodeCall, ConsentDone, ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, CrosswalkDone,
-    FetchCall, FetchDone, HistoryCall, HistoryDone, HistoryStudy, ImportCall, ImportDone,
+    FetchCall, FetchDone, HistoryCall, HistoryDone, HistoryStudy, ImportCall, ImportDone, StatusDone,
 };
 
 const A: usize = 0;
@@ -59,7 +59,7 @@ pub async fn tell(federation: &mut Federation, root: &Path, data: Option<&Path>)
     steps.title("A late series makes a new revision; a resend changes nothing");
     late_series(federation, &patient, &study, &phantom).await?;
     steps.title("Hospital C is killed; the others go on");
-    outage(federation, &phantom).await?;
+    outage(federation, &patient, &study, &phantom).await?;
     steps.title("What the regulator sees: volumes, never who");
     regulator(federation, &patient).await
 }
@@ -104,11 +104,9 @@ async fn send_examinations(federation: &mut Federation, root: &Path, data: Optio
     Ok(phantom)
 }
 
-/// Sends a directory by `storescu`, or imports it where DCMTK is not installed.
-async fn send(federation: &Federation, index: usize, directory: &Path) -> anyhow::Result<()> {
+/// By `storescu`; `false` where DCMTK is not installed.
+async fn storescu(federation: &Federation, index: usize, directory: &Path) -> anyhow::Result<bool> {
     let member = &federation.members[index];
-    let before = federation.status(index).await?;
-    let begun = Instant::now();
     let (host, port) = (member.dicom.ip().to_string(), member.dicom.port().to_string());
     let storescu = Command::new("storescu")
         .args(["-aet", "DEMO", "-aec", "TESSERA", "+sd", "+r", "-R", "-xs"])
@@ -118,12 +116,22 @@ async fn send(federation: &Federation, index: usize, directory: &Path) -> anyhow
         .output()
         .await;
     match storescu {
-        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.success() => Ok(true),
         Ok(output) => bail!("storescu: {}", String::from_utf8_lossy(&output.stderr)),
         Err(_) => {
             say("DCMTK's storescu is not installed; importing the files instead");
-            return import(federation, index, directory).await;
+            Ok(false)
         }
+    }
+}
+
+/// Sends a directory over DICOM, or imports it.
+async fn send(federation: &Federation, index: usize, directory: &Path) -> anyhow::Result<()> {
+    let member = &federation.members[index];
+    let before = federation.status(index).await?;
+    let begun = Instant::now();
+    if !storescu(federation, index, directory).await? {
+        return import(federation, index, directory).await;
     }
     let elapsed = begun.elapsed().as_secs_f64();
     let after = federation.status(index).await?;
@@ -148,7 +156,7 @@ async fn import(federation: &Federation, index: usize, directory: &Path) -> anyh
 
 /// Waits until all studies are closed, registered and certified everywhere.
 async fn settle(federation: &mut Federation) -> anyhow::Result<()> {
-    let settled = |all: &[crate::control::wire::StatusDone]| {
+    let settled = |all: &[StatusDone]| {
         let longest = all.iter().map(|s| s.certified_size).max().unwrap_or(0);
         all.iter().all(|s| s.outbox_pending == 0 && s.receiving == 0 && s.certified_size == longest)
     };
@@ -320,6 +328,10 @@ async fn revoke(
     tell_bounds(&done, begun)?;
     settle(federation).await?;
     must_refuse(federation, patient, study).await?;
+    say(format!(
+        "effective at Hospital A, which holds the images, {:.1} s after it was said",
+        begun.elapsed().as_secs_f64()
+    ));
     let again: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, Some(code.to_owned()))).await?;
     say(format!("B records {} with the same code", again.consent));
     settle(federation).await?;
@@ -367,19 +379,34 @@ async fn late_series(
     ensure!(newer.revision > study.revision, "the late series made no new revision");
     ensure!(newer.objects > study.objects, "the late series is not counted");
     say(format!("B now sees revision {} with {} objects", newer.revision, newer.objects));
-    let call = ImportCall { paths: vec![std::fs::canonicalize(&phantom.late)?] };
-    let again: ImportDone = federation.call(A, "/import", &call).await?;
-    ensure!(again.stored == 0 && again.known_already > 0, "the resend was not recognised: {again:?}");
-    say(format!("resent {} objects: all known, nothing changed", again.known_already));
-    settle(federation).await
+    let before = federation.status(A).await?;
+    if !storescu(federation, A, &phantom.late).await? {
+        import(federation, A, &phantom.late).await?;
+    }
+    settle(federation).await?;
+    let after = federation.status(A).await?;
+    let counted = |status: &StatusDone| (status.objects, status.bytes, status.quarantined, status.certified_size);
+    ensure!(counted(&before) == counted(&after), "the resend changed something: {before:?}, then {after:?}");
+    say("the modality sends the same series again: success to it, and nothing changed");
+    Ok(())
 }
 
-async fn outage(federation: &mut Federation, phantom: &Phantom) -> anyhow::Result<()> {
+async fn outage(
+    federation: &mut Federation,
+    patient: &str,
+    study: &HistoryStudy,
+    phantom: &Phantom,
+) -> anyhow::Result<()> {
     let before = federation.status(C).await?;
     federation.kill(C).await?;
     say("kill -9 of hospital-c");
     send(federation, A, &phantom.outage).await?;
     settle(federation).await?;
+    let history = ask_history(federation, B, patient).await?;
+    ensure!(history.studies.iter().any(|shown| shown.record == study.record), "B does not find A's examination");
+    let as_of = history.as_of.unwrap_or_default();
+    say(format!("B still finds {} examinations, as of {as_of}; A still answers:", history.studies.len()));
+    must_refuse(federation, patient, study).await?;
     federation.start(C)?;
     let begun = Instant::now();
     settle(federation).await?;
