@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! tessera.toml            configuration
-//! secrets.json            keys, mode 0600; the checkpoint key lies apart, since it must stay out of backups
+//! secrets.json            keys, mode 0600; the checkpoint key lies apart
 //! node.sock               control socket of the running node, mode 0600
 //! archive/db, archive/pixels   catalogue and outbox; packs (encrypted)
 //! federation/             genesis, and for each federation: ledger/ (replica)
-//! core/                   checkpoint.key, Raft log, signing guard: NEVER restored from a backup
+//! core/                   checkpoint.key, Raft log, signing guard: from a backup they are worth nothing any more
 //! ```
 //! The checkpoint key and the Raft log are kept apart from the rest (DESIGN section 5): a core node that comes back
-//! from a backup must not be able to vote or sign again what it had forgotten.
+//! from a backup must not be able to vote or sign again what it had forgotten. When it was put back with the rest, the
+//! node notices and leaves it alone (`member::seat`).
 
 use std::fs;
 use std::io::Write;

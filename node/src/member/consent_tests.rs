@@ -167,9 +167,9 @@ async fn a_regulator_looks_nobody_up() {
         let wanted = asks(&patient(1), core.this_year(), core.this_year()).remove(0);
         blind(wanted, &mut rng()).expect("a request").0
     };
-    let refused = core.evaluate_for(world.node(REGULATOR), &ask()).expect("an answer");
+    let refused = core.evaluate_for(world.node(REGULATOR), &ask()).await.expect("an answer");
     assert_eq!(refused, BlindAnswer::Refused(BlindRefusal::Observer));
-    let evaluated = core.evaluate_for(world.node(B), &ask()).expect("an answer");
+    let evaluated = core.evaluate_for(world.node(B), &ask()).await.expect("an answer");
     assert!(matches!(evaluated, BlindAnswer::Evaluated(_)));
     let history =
         world.members[REGULATOR].history(&HistoryCall { id: "hospital:TRIAL/1".into(), user: String::new() }).await;

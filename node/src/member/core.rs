@@ -124,7 +124,7 @@ impl CoreService for Service {
 
     async fn blind_evaluate(&self, peer: Peer, request: Vec<u8>) -> Result<Vec<u8>, ServiceError> {
         let request = BlindRequest::from_bytes(&request).map_err(|error| ServiceError::Invalid(error.to_string()))?;
-        let answer = self.member.evaluate_for(peer.node, &request);
+        let answer = self.member.evaluate_for(peer.node, &request).await;
         Ok(answer.map_err(|error| ServiceError::Unavailable(error.to_string()))?.to_bytes())
     }
 }

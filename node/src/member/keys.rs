@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use tessera_consensus::NodeId;
 use tessera_consensus::kernel;
 use tessera_consensus::wire::v1::Role;
+use tessera_federation::blind::budget::OverBudget;
 use tessera_federation::blind::{BlindError, Evaluator, IdentifierKey, KeyAsk, asks, blind};
 use tessera_federation::machine;
 use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal, BlindReply, BlindRequest, OprfSuite};
@@ -131,7 +132,7 @@ impl Member {
                 continue;
             }
             let answered = match self.peers() {
-                _ if node == self.node => self.evaluate_for(node, &request),
+                _ if node == self.node => self.evaluate_for(node, &request).await,
                 Ok(peers) => peers.blind_evaluate(node, request.clone()).await.map_err(|error| {
                     self.no_answer(node, &error);
                     error.into()
@@ -171,8 +172,9 @@ impl Member {
         Ok(self.archive.submit(batch)?)
     }
 
-    /// As a core node: evaluates for `asking`, within its budget.
-    pub fn evaluate_for(&self, asking: NodeId, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
+    /// As a core node: evaluates for `asking`, within its budget. What it used is durable before it has the answer, or
+    /// whoever makes this node fall again and again would have no budget at all.
+    pub async fn evaluate_for(&self, asking: NodeId, request: &BlindRequest) -> anyhow::Result<BlindAnswer> {
         let Some(oprf) = &self.oprf else { return Ok(BlindAnswer::Refused(BlindRefusal::NoShare)) };
         // Only who may write records may ask where a patient's records are.
         match kernel::node(self.replica.view(), &asking)? {
@@ -185,18 +187,20 @@ impl Member {
         let charged = {
             let mut budget = self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             budget.forget_before(now);
-            budget.charge(now, asking, request.elements() as u64, registrations)
+            match budget.charge(now, asking, request.elements() as u64, registrations) {
+                Ok(used) => {
+                    let mut batch = Batch::new();
+                    let record = (asking, used.day, used.elements);
+                    self.vault.put(&mut batch, Shelf::Budget, asking.hash().as_bytes(), &record);
+                    Ok(self.archive.engine().submit(batch)?)
+                }
+                Err(over) => Err(over),
+            }
         };
         match charged {
-            Err(over) => {
-                let (allowed, used, resets_at) = (over.allowed, over.used, over.resets_at);
+            Ok(ticket) => self.durable(ticket).await?,
+            Err(OverBudget { allowed, used, resets_at }) => {
                 return Ok(BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, used, resets_at }));
-            }
-            Ok(used) => {
-                let mut batch = Batch::new();
-                let record = (asking, used.day, used.elements);
-                self.vault.put(&mut batch, Shelf::Budget, asking.hash().as_bytes(), &record);
-                self.archive.submit(batch)?;
             }
         }
         Ok(match oprf.evaluate(request, self.this_year(), &mut rng()) {
@@ -249,7 +253,7 @@ mod tests {
         let asked: Vec<KeyAsk> = (100..164).flat_map(|number| asks(&patient(number), year, year).remove(0)).collect();
         let (request, _) = blind(asked, &mut rng()).expect("a request");
         loop {
-            match member.evaluate_for(member.node, &request).expect("an answer") {
+            match member.evaluate_for(member.node, &request).await.expect("an answer") {
                 BlindAnswer::Evaluated(_) => {}
                 BlindAnswer::Refused(refusal) => {
                     assert!(matches!(refusal, BlindRefusal::OverBudget { .. }), "{refusal:?}");
