@@ -81,9 +81,22 @@ dcmtk() {
     install_packages dcmtk || fail "the tests send real DICOM with DCMTK, which is missing. Install with: $advice"
 }
 
-# Strangers with certificates of their own knock at the core's port.
-openssl_tool() {
-    have openssl || install_packages openssl || fail "the tests need OpenSSL's command line. Install with: $advice"
+# Strangers with certificates of their own knock at the core's port; pages are fetched, and processes killed.
+small_tools() {
+    local missing=()
+    have openssl || missing+=(openssl)
+    have curl || missing+=(curl)
+    [ -x /bin/kill ] || [ -x /usr/bin/kill ] || missing+=(procps)
+    [ ${#missing[@]} = 0 ] && return 0
+    install_packages "${missing[@]}" || fail "the tests need ${missing[*]}. Install with: $advice"
+}
+
+# A toolchain of rustup's minimal profile lacks them.
+cargo_tools() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return 0
+    say "adding rustfmt and clippy to the Rust toolchain"
+    have rustup && logged rustup rustup component add rustfmt clippy && return 0
+    fail "the tests need cargo fmt and cargo clippy. Install them: rustup component add rustfmt clippy (or Debian's packages rustfmt and rust-clippy)"
 }
 
 # A virtual environment with the pinned clients; the stamp holds the requirements that it was made from.
@@ -182,7 +195,7 @@ demo)
     ;;
 bench) compilers && dcmtk ;;
 # All other tests run without a browser; what is asked for alone must not pass without it.
-test) compilers && dcmtk && openssl_tool && python_clients && { browser || say "without the browser's tests: $browser_missing"; } ;;
-browser) compilers && dcmtk && python_clients && { browser || fail "the browser's tests cannot run: $browser_missing"; } ;;
+test) compilers && cargo_tools && dcmtk && small_tools && python_clients && { browser || say "without the browser's tests: $browser_missing"; } ;;
+browser) compilers && dcmtk && small_tools && python_clients && { browser || fail "the browser's tests cannot run: $browser_missing"; } ;;
 *) fail "usage: tests/bootstrap.sh build|demo|bench|test|browser" ;;
 esac

@@ -29,7 +29,7 @@ pub use device::Devices;
 pub use federation::{
     A, ALLIANCE, B, C, D, Examination, Federation, Person, Phantom, REGULATOR, join_all, study_entries, ticket,
 };
-pub use files::{copy_directory, files_below, files_with, flip, largest, put_back};
+pub use files::{Stored, copy_directory, files_below, files_with, flip, largest, put_back, stored_below, stored_with};
 pub use kept::{kept_exactly, registered_once};
 pub use node::{Node, Role, START_DEADLINE, Seat, WORK_DEADLINE, entries_of, warns};
 pub use port::free_port;

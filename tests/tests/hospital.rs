@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tessera_tests::{
     Chance, Devices, Node, Process, Role, START_DEADLINE, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, free_port,
-    kept_exactly, large_object, let_pass, python, registered_once, small_objects, tessera, tessera_program, wait_until,
+    kept_exactly, large_object, let_pass, python, registered_once, run, small_objects, tessera, tessera_program,
+    wait_until,
 };
 
 struct Hospital {
@@ -181,6 +182,20 @@ fn unknown_senders_are_put_aside_and_a_resend_never_jams_the_queue() {
     hospital.run(&["quarantine"]).success().says("not on the list");
     hospital.run(&["import", &folder]).success().says("0 variants");
     hospital.run(&["import", &folder]).success().says("0 objects stored");
+}
+
+#[test]
+fn who_imports_at_a_terminal_sees_how_far_it_is() {
+    let hospital = Hospital::new(&[]);
+    let folder = phantom(hospital.scratch.path(), "3").join("SITEA");
+    let program = tessera_program();
+    let import = format!("{} import --dir {} {}", program.display(), hospital.directory.display(), folder.display());
+    // script(1) gives it a terminal.
+    let mut command = Command::new("script");
+    command.args(["-qefc", &import, "/dev/null"]).env("TERM", "xterm");
+    let seen = run(command).success().stdout;
+    let objects = hospital.status().expect("status")["objects"].as_u64().expect("a number");
+    assert!(objects > 0 && seen.contains("importing") && seen.contains(&format!("/{objects} objects")), "{seen:?}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tessera_tests::{
-    A, ALLIANCE, B, D, Federation, Node, Outcome, REGULATOR, Role, Scratch, Seat, WORK_DEADLINE, files_with, python,
-    run, tessera, ticket, wait_until,
+    A, ALLIANCE, B, D, Federation, Node, Outcome, REGULATOR, Role, Scratch, Seat, Stored, WORK_DEADLINE, files_with,
+    python, run, stored_below, stored_with, tessera, ticket, wait_until,
 };
 
 /// The stranger of these tests: a node of a federation of its own.
@@ -157,7 +157,7 @@ fn stands_in(folder: &Path, log: &Path, needle: &[u8]) -> Vec<PathBuf> {
 
 #[test]
 fn before_a_fetch_nothing_on_another_nodes_disk_names_a_patient_or_a_study() {
-    let federation = Federation::found(&ALLIANCE, &[]);
+    let mut federation = Federation::found(&ALLIANCE, &[]);
     let phantom = federation.phantom(&["--patients", "5", "--slices", "2"]);
     let crosswalk = phantom.crosswalk().display().to_string();
     federation.nodes[A].run(&["crosswalk", &crosswalk]).success();
@@ -174,21 +174,35 @@ fn before_a_fetch_nothing_on_another_nodes_disk_names_a_patient_or_a_study() {
         needles.push((format!("study {}", examination.study), examination.study.into_bytes()));
     }
     assert!(needles.len() > 10, "{needles:?}");
-    let mut in_own = 0;
+    // Nodes that have ended leave their databases to whoever reads them.
+    for node in &mut federation.nodes {
+        node.process().end();
+    }
+    let databases: Vec<Vec<Stored>> = federation.nodes.iter().map(|node| stored_below(&node.directory)).collect();
+    let (mut in_own_files, mut in_own_databases) = (0, 0);
     for (what, needle) in &needles {
         let search = |index: usize| {
             let node = &federation.nodes[index];
-            stands_in(&node.directory, &node.directory.with_extension("log"), needle)
+            let files = stands_in(&node.directory, &node.directory.with_extension("log"), needle);
+            (files, stored_with(&databases[index], needle))
         };
-        for index in (B..=REGULATOR).filter(|index| *index != A) {
-            let found = search(index);
-            assert!(found.is_empty(), "{what} of hospital A stands in clear in {found:?}");
+        for index in B..=REGULATOR {
+            let (files, tables) = search(index);
+            assert!(files.is_empty(), "{what} of hospital A stands in clear in {files:?}");
+            assert!(tables.is_empty(), "{what} of hospital A stands in clear in {tables:?}");
         }
-        in_own += usize::from(!search(A).is_empty());
+        let (files, tables) = search(A);
+        in_own_files += usize::from(!files.is_empty());
+        in_own_databases += usize::from(!tables.is_empty());
+        assert!(!(what.starts_with("study ") && tables.is_empty()), "{what} was not found in A's own databases");
     }
-    // The search does find: A's own catalogue names its own patients and studies, and has not been compacted yet.
-    assert!(in_own > 5, "the search found only {in_own} of {} in A's own files", needles.len());
-    let public = "测试医院 (hospital-a)";
-    let found = files_with(&federation.nodes[REGULATOR].directory, public.as_bytes());
-    assert!(!found.is_empty(), "what is public was not found on the regulator's disk");
+    // The searches do find: A's own catalogue names its own patients and studies, and has not been compacted yet.
+    assert!(in_own_files > 5, "only {in_own_files} of {} were found in A's own files", needles.len());
+    assert!(in_own_databases > 5, "only {in_own_databases} of {} were found in A's own databases", needles.len());
+    // And what is public, on every disk: the ledger lists the members.
+    let public = "测试医院 (hospital-a)".as_bytes();
+    for (node, stored) in federation.nodes.iter().zip(&databases) {
+        assert!(!files_with(&node.directory, public).is_empty(), "no name of a member on {}'s disk", node.seat.name);
+        assert!(!stored_with(stored, public).is_empty(), "no name of a member in {}'s databases", node.seat.name);
+    }
 }
