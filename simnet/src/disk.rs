@@ -2,8 +2,9 @@
 //! and sync.
 //!
 //! A sync covers what was written when it began, as `fdatasync` does. Writers never wait: completions run from the
-//! drive. The one fault of this page besides the crash is a lying drive, which says *durable* at once; it exists to
-//! prove that the checks notice ([`crate::plan::Mutation`]).
+//! drive. A sync may fail, after which the engine is dead until the next life, and what it should have covered may lie on
+//! the disk or not; a full disk refuses what is new. Drives that lie exist to prove that the checks notice
+//! ([`crate::plan::Mutation`]).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,11 +28,19 @@ const SYNC_US: std::ops::Range<u64> = 800..6_000;
 const SLOW_SYNC_EVERY: u32 = 40;
 const SLOW_SYNC_FACTOR: u64 = 15;
 
+/// When a disk says *durable* of what is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lies {
+    Never,
+    AfterFailedSync,
+    Always,
+}
+
 /// A disk that survives the lives of its node.
 pub struct Disk {
     name: String,
     memory: MemoryEngine,
-    lying: bool,
+    lies: Lies,
     /// How many times as long as usual a sync takes.
     slower: Arc<AtomicU32>,
     drive: Drive,
@@ -45,9 +54,9 @@ struct Drive {
 
 impl Disk {
     /// An empty disk with these tables.
-    pub fn new(name: String, tables: &[Table], lying: bool, rng: ChaCha8Rng, journal: Journal) -> Self {
+    pub fn new(name: String, tables: &[Table], lies: Lies, rng: ChaCha8Rng, journal: Journal) -> Self {
         let memory = MemoryEngine::open(tables).expect("the tables of a node have different names");
-        Self { name, memory, lying, slower: Arc::new(AtomicU32::new(1)), drive: Drive { rng, journal } }
+        Self { name, memory, lies, slower: Arc::new(AtomicU32::new(1)), drive: Drive { rng, journal } }
     }
 
     /// Starts the drive and hands out the engine for one life of the node.
@@ -72,7 +81,17 @@ impl Disk {
                 }
             }
         }));
-        Arc::new(Mounted { memory: self.memory.clone(), wake, lying: self.lying, newest: Mutex::new(Ticket::ZERO) })
+        Arc::new(Mounted { memory: self.memory.clone(), wake, lies: self.lies, newest: Mutex::new(Ticket::ZERO) })
+    }
+
+    /// The next sync fails.
+    pub fn fail_next_sync(&self) {
+        self.memory.fail_next_flush(EngineError::Io { detail: "a sync that the plan lets fail".into() });
+    }
+
+    /// Whether the disk takes nothing new.
+    pub fn fill(&self, is_full: bool) {
+        self.memory.set_full(is_full);
     }
 
     /// From now on a sync takes this many times as long.
@@ -114,7 +133,7 @@ impl Probe {
 struct Mounted {
     memory: MemoryEngine,
     wake: mpsc::UnboundedSender<()>,
-    lying: bool,
+    lies: Lies,
     newest: Mutex<Ticket>,
 }
 
@@ -140,15 +159,15 @@ impl Engine for Mounted {
     }
 
     fn on_durable(&self, ticket: Ticket, done: DurableCallback) {
-        if self.lying {
-            done(Ok(()));
-        } else {
-            self.memory.on_durable(ticket, done);
+        match self.lies {
+            Lies::Never => self.memory.on_durable(ticket, done),
+            Lies::AfterFailedSync => self.memory.on_durable(ticket, Box::new(|_| done(Ok(())))),
+            Lies::Always => done(Ok(())),
         }
     }
 
     fn durable(&self) -> Ticket {
-        if self.lying { *lock(&self.newest) } else { self.memory.durable() }
+        if self.lies == Lies::Always { *lock(&self.newest) } else { self.memory.durable() }
     }
 
     fn snapshot(&self) -> Box<dyn View> {

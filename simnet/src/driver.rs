@@ -4,6 +4,7 @@
 //! One event at a time, in the order of arrival. What a step puts out is done before the next event; what one part
 //! tells another (a certificate that the certifier made and the follower keeps) goes through the same queue.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use crate::disk::Probe;
 use crate::founding::Founding;
 use crate::journal::{Journal, Promise};
 use crate::network::{Calls, Host, Inbox, Message, Network, Packet, method};
-use crate::node::{GUARD, GUARD_KEY, SimCore};
+use crate::node::{DiskHealth, GUARD, GUARD_KEY, SimCore};
 use crate::oracle::Oracle;
 use crate::origin::Origin;
 use crate::plan::Mutation;
@@ -75,6 +76,9 @@ pub struct Driver {
     pub life: Life,
     pub events: mpsc::UnboundedSender<Event>,
     pub leader: Option<RaftId>,
+    pub health: Arc<DiskHealth>,
+    /// It stumbled over a disk of its own, with which a process ends.
+    pub has_ended: Cell<bool>,
     /// Whether it was told that Raft has stopped.
     pub raft_stopped: bool,
     pub asked: Asked,
@@ -131,6 +135,9 @@ impl Driver {
                 Ok(None) => return,
                 Err(_) => {}
             }
+            if self.has_ended.get() {
+                return;
+            }
             let now = self.clock.steady();
             if now.since(ticked) >= TICK.as_millis() as u64 {
                 ticked = now;
@@ -157,7 +164,7 @@ impl Driver {
         match self.origin.due(now) {
             Ok(Some((number, submissions))) => self.submit(number, submissions),
             Ok(None) => {}
-            Err(error) => self.journal.breach(Promise::NothingLost, format!("{}: {error}", self.host)),
+            Err(error) => self.breach(Promise::NothingLost, &error),
         }
     }
 
@@ -195,6 +202,12 @@ impl Driver {
     }
 
     fn breach(&self, promise: Promise, what: &dyn std::fmt::Display) {
+        if !self.health.are_sound() {
+            if !self.has_ended.replace(true) {
+                self.journal.tell(&format!("{} ends: {what}", self.host));
+            }
+            return;
+        }
         self.journal.breach(promise, format!("{}: {what}", self.host));
     }
 
@@ -409,7 +422,7 @@ impl Driver {
         match mutation {
             Mutation::SignBeforeGuard => true,
             Mutation::DateBeforeGuard => self.durable_guard().is_some_and(|guard| signed(&guard) == signed(next)),
-            Mutation::AcknowledgeBeforeFsync | Mutation::ForgetfulMachine => false,
+            Mutation::AcknowledgeBeforeFsync | Mutation::IgnoreFailedSync | Mutation::ForgetfulMachine => false,
         }
     }
 

@@ -56,6 +56,8 @@ enum Faults {
     Swarm,
     /// Three core nodes and a member; one crash between write and sync, one partition.
     FirstPage,
+    /// The same federation; syncs that fail, and full disks.
+    FailingDisks,
     /// As the first page, under load over long lines.
     WideArea,
     /// Nothing.
@@ -68,6 +70,7 @@ impl Arguments {
         let plan = match self.faults {
             Faults::Swarm => swarm(),
             Faults::FirstPage => Plan::first_page(seed),
+            Faults::FailingDisks => Plan::failing_disks(seed),
             Faults::WideArea => Plan::wide_area(seed),
             Faults::None => Plan { faults: Vec::new(), ..swarm() },
         };

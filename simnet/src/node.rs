@@ -3,10 +3,14 @@
 //! What survives a crash is here (disks, the watermark beside the log, the wall clock); what does not is in
 //! [`crate::driver`], inside a [`Life`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::channel::mpsc;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use tessera_consensus::LedgerSize;
 use tessera_consensus::certify::{self, Certifier};
 use tessera_consensus::checkpoint::SigningGuard;
@@ -25,7 +29,7 @@ use tessera_federation::outbox::{OUTBOX, Outbox, OutboxError};
 use tessera_storage::engine::{Engine, EngineError, Table};
 
 use crate::clock::MachineClock;
-use crate::disk::{Disk, Probe};
+use crate::disk::{Disk, Lies, Probe};
 use crate::driver::{Asked, Driver, Event, following};
 use crate::founding::{Founding, Identity};
 use crate::journal::{Journal, Promise};
@@ -80,8 +84,23 @@ pub struct Node {
     /// Core nodes: the signing guard.
     guard: Option<Disk>,
     watermark: Arc<MemoryWatermark>,
+    health: Arc<DiskHealth>,
+    faults: ChaCha8Rng,
     lives: u32,
     running: Option<Running>,
+}
+
+/// What is wrong with a machine's disks now: errors of theirs break no promise, they end the process.
+#[derive(Default)]
+pub struct DiskHealth {
+    fail: AtomicBool,
+    are_full: AtomicBool,
+}
+
+impl DiskHealth {
+    pub fn are_sound(&self) -> bool {
+        !self.fail.load(Ordering::Relaxed) && !self.are_full.load(Ordering::Relaxed)
+    }
 }
 
 /// What a running node shows.
@@ -102,13 +121,21 @@ impl Node {
         if is_core {
             tables.push(RAFT_APPLIED);
         }
-        let ledger = Disk::new(format!("{host} ledger"), &tables, false, rng("ledger disk"), journal.clone());
+        let lies = match plan.mutation {
+            Some(Mutation::IgnoreFailedSync) => Lies::AfterFailedSync,
+            _ => Lies::Never,
+        };
+        let ledger = Disk::new(format!("{host} ledger"), &tables, lies, rng("ledger disk"), journal.clone());
         let raft = is_core.then(|| {
-            let lying = plan.mutation == Some(Mutation::AcknowledgeBeforeFsync);
-            Disk::new(format!("{host} raft"), &log_store::TABLES, lying, rng("raft disk"), journal.clone())
+            let lies = match plan.mutation {
+                Some(Mutation::AcknowledgeBeforeFsync) => Lies::Always,
+                _ => lies,
+            };
+            Disk::new(format!("{host} raft"), &log_store::TABLES, lies, rng("raft disk"), journal.clone())
         });
         let guard =
-            is_core.then(|| Disk::new(format!("{host} guard"), &[GUARD], false, rng("guard disk"), journal.clone()));
+            is_core.then(|| Disk::new(format!("{host} guard"), &[GUARD], lies, rng("guard disk"), journal.clone()));
+        let faults = rng("disk faults");
         Self {
             host,
             clock: MachineClock::default(),
@@ -117,6 +144,8 @@ impl Node {
             raft,
             guard,
             watermark: Arc::default(),
+            health: Arc::default(),
+            faults,
             lives: 0,
             running: None,
         }
@@ -145,6 +174,24 @@ impl Node {
         self.disks().for_each(|disk| disk.slow_down(factor));
     }
 
+    /// One of its disks fails at the next sync.
+    pub fn fail_sync(&mut self) {
+        let count = self.disks().count();
+        let which = self.faults.random_range(0..count);
+        self.health.fail.store(true, Ordering::Relaxed);
+        self.disks().nth(which).expect("one of its disks").fail_next_sync();
+    }
+
+    /// All its disks are full, or have room again.
+    pub fn fill(&self, is_full: bool) {
+        self.health.are_full.store(is_full, Ordering::Relaxed);
+        self.disks().for_each(|disk| disk.fill(is_full));
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.health.are_full.load(Ordering::Relaxed)
+    }
+
     /// The process is stopped, or goes on.
     pub fn freeze(&self, stopped: bool) {
         let Some(running) = &self.running else { return };
@@ -164,6 +211,7 @@ impl Node {
             raft: self.raft.as_mut().map(Disk::mount),
             guard: self.guard.as_mut().map(|disk| (disk.mount(), disk.probe())),
             watermark: self.watermark.clone(),
+            health: self.health.clone(),
         }));
         self.lives += 1;
         match setup.await {
@@ -180,6 +228,7 @@ impl Node {
     /// how many writes were lost from the Raft log and from the ledger.
     pub fn crash(&mut self) -> (usize, usize) {
         self.end_life();
+        self.health.fail.store(false, Ordering::Relaxed);
         if let Some(guard) = &mut self.guard {
             guard.crash();
         }
@@ -222,10 +271,11 @@ struct BootSetup {
     raft: Option<Arc<dyn Engine>>,
     guard: Option<(Arc<dyn Engine>, Probe)>,
     watermark: Arc<MemoryWatermark>,
+    health: Arc<DiskHealth>,
 }
 
 async fn boot(setup: BootSetup) -> Result<Running, BootError> {
-    let BootSetup { host, clock, life, surroundings, lives, ledger, raft, guard, watermark } = setup;
+    let BootSetup { host, clock, life, surroundings, lives, ledger, raft, guard, watermark, health } = setup;
     let Surroundings { founding, network, journal, oracle, plan } = surroundings;
     let identity = founding.identity(host).clone();
     let genesis = Genesis::from_bytes(&founding.genesis.to_bytes()).expect("our own genesis");
@@ -274,6 +324,8 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
         life: life.clone(),
         events,
         leader: None,
+        health,
+        has_ended: Cell::new(false),
         raft_stopped: false,
         asked: Asked::default(),
         rng: stream(plan.seed, &format!("driver of {host}, life {lives}")),

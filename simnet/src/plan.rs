@@ -17,6 +17,8 @@ const CALM_MS: u64 = 2_500;
 pub enum Mutation {
     /// The disk under the Raft log says *durable* at once.
     AcknowledgeBeforeFsync,
+    /// A sync that failed counts as done.
+    IgnoreFailedSync,
     /// A core node sends cosignatures without waiting for the guard record.
     SignBeforeGuard,
     /// It waits for the record of a new size, but not when it dates the same size anew.
@@ -94,6 +96,10 @@ pub enum Fault {
     Muted { side: Vec<Who> },
     /// The two do not reach each other, all others reach both.
     Bridge { between: [Who; 2] },
+    /// The next sync of one of its disks fails: its process ends with that, and is started again later.
+    FailedSync { who: Who },
+    /// Its disks take nothing more: its process ends with that, and is started again when there is room.
+    FullDisk { who: Who },
     /// Each sync takes this many times as long.
     SlowDisk { who: Who, factor: u32 },
     /// The wall clock is wrong by this, and is set right at the end.
@@ -119,8 +125,9 @@ impl Kind {
     }
 }
 
-/// All kinds. Their order is part of what a seed means.
-pub const KINDS: [Kind; 10] = [
+/// Those drawn first. Their order is part of what a seed means; what is added later goes to [`LATER_KINDS`], whose draws
+/// are their own, so that old seeds keep their faults.
+const FIRST_KINDS: [Kind; 10] = [
     Kind::new("fault: power cut", |_, who, _| Fault::PowerCut { who }),
     Kind::new("fault: power cut in a write", |_, _, rng| Fault::PowerCutInWrite { who: core(rng) }),
     Kind::new("fault: freeze", |_, who, _| Fault::Freeze { who }),
@@ -142,6 +149,16 @@ pub const KINDS: [Kind; 10] = [
     }),
 ];
 
+const LATER_KINDS: [Kind; 2] = [
+    Kind::new("fault: failed sync", |_, who, _| Fault::FailedSync { who }),
+    Kind::new("fault: full disk", |_, who, _| Fault::FullDisk { who }),
+];
+
+/// All kinds.
+pub fn kinds() -> impl Iterator<Item = &'static Kind> {
+    FIRST_KINDS.iter().chain(&LATER_KINDS)
+}
+
 impl Fault {
     /// What counters call it.
     pub const fn name(&self) -> &'static str {
@@ -152,6 +169,8 @@ impl Fault {
             Self::Partition { .. } => "fault: partition",
             Self::Muted { .. } => "fault: muted",
             Self::Bridge { .. } => "fault: bridge partition",
+            Self::FailedSync { .. } => "fault: failed sync",
+            Self::FullDisk { .. } => "fault: full disk",
             Self::SlowDisk { .. } => "fault: slow disk",
             Self::ClockJump { .. } => "fault: clock jump",
             Self::ClockDrift { .. } => "fault: clock drift",
@@ -184,6 +203,21 @@ pub fn stream(seed: u64, part: &str) -> ChaCha8Rng {
     let mut hasher = blake3::Hasher::new_derive_key("tessera simnet: random stream of a part");
     hasher.update(&seed.to_be_bytes()).update(part.as_bytes());
     rand::SeedableRng::from_seed(*hasher.finalize().as_bytes())
+}
+
+/// A random subset of these kinds, each several times.
+fn draw(kinds: &[Kind], size: Size, minutes: u64, rng: &mut ChaCha8Rng) -> Vec<Timed> {
+    let until_ms = CALM_MS + minutes.max(1) * 60_000;
+    let mut faults = Vec::new();
+    for kind in kinds.iter().filter(|_| rng.random_bool(0.4)).collect::<Vec<_>>() {
+        let times = if kind.once { 1 } else { rng.random_range(1..=2 * minutes.max(1)) };
+        for _ in 0..times {
+            let (at_ms, lasts_ms) = (rng.random_range(CALM_MS..until_ms), rng.random_range(300..15_000));
+            let who = who(size, rng);
+            faults.push(Timed { at_ms, lasts_ms, fault: (kind.draw)(size, who, rng) });
+        }
+    }
+    faults
 }
 
 impl Plan {
@@ -221,6 +255,20 @@ impl Plan {
         }
     }
 
+    /// The same federation, whose disks fail one after another.
+    pub fn failing_disks(seed: u64) -> Self {
+        let mut rng = stream(seed, "plan of failing disks");
+        let mut at_ms = CALM_MS;
+        let mut next = |fault| {
+            at_ms += rng.random_range(1_000..4_000);
+            Timed { at_ms, lasts_ms: rng.random_range(500..3_000), fault }
+        };
+        let follows = Who::Host(Host(4));
+        let faults = [Who::Leader, follows, Who::Other, follows].map(|who| next(Fault::FailedSync { who }));
+        let full = [Who::Leader, follows].map(|who| next(Fault::FullDisk { who }));
+        Self { faults: faults.into_iter().chain(full).collect(), ..Self::first_page(seed) }
+    }
+
     /// A federation over wide lines and under load: a certificate every 100 ms or so, and a round trip between the core
     /// and those that follow that is longer by far.
     pub fn wide_area(seed: u64) -> Self {
@@ -237,16 +285,8 @@ impl Plan {
     /// A federation of this size over `minutes`, with a random subset of all faults, each several times.
     pub fn swarm(seed: u64, size: Size, minutes: u64) -> Self {
         let mut rng = stream(seed, "plan");
-        let until_ms = CALM_MS + minutes.max(1) * 60_000;
-        let mut faults = Vec::new();
-        for kind in KINDS.iter().filter(|_| rng.random_bool(0.4)).collect::<Vec<_>>() {
-            let times = if kind.once { 1 } else { rng.random_range(1..=2 * minutes.max(1)) };
-            for _ in 0..times {
-                let (at_ms, lasts_ms) = (rng.random_range(CALM_MS..until_ms), rng.random_range(300..15_000));
-                let who = who(size, &mut rng);
-                faults.push(Timed { at_ms, lasts_ms, fault: (kind.draw)(size, who, &mut rng) });
-            }
-        }
+        let mut faults = draw(&FIRST_KINDS, size, minutes, &mut rng);
+        faults.extend(draw(&LATER_KINDS, size, minutes, &mut stream(seed, "plan: later kinds of faults")));
         faults.sort_by_key(|timed| timed.at_ms);
         let profiles = [Line::FIBRE, Line::COUNTY, Line::SATELLITE];
         let core = profiles[..2].choose(&mut rng).copied().unwrap_or_default();
@@ -263,6 +303,12 @@ impl Plan {
             patience_ms: 180_000,
             mutation: None,
         }
+    }
+
+    /// The same plan as it was drawn before the later kinds were there.
+    pub fn without_later_kinds(mut self) -> Self {
+        self.faults.retain(|timed| FIRST_KINDS.iter().any(|kind| kind.name == timed.fault.name()));
+        self
     }
 
     /// The same plan in a world with this fault.

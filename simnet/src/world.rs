@@ -75,6 +75,10 @@ enum Act {
 /// What ends a fault.
 enum Repair {
     Boot(Host),
+    /// The process of this life is started anew, unless a power cut did that.
+    Restart(Host, u32),
+    /// There is room on its disks, and its process is started anew.
+    Room(Host),
     /// The process of this life goes on, if it still lives.
     Thaw(Host, u32),
     Heal(u64),
@@ -247,6 +251,24 @@ impl World {
                 self.journal.tell(&format!("{a} and {b} do not reach each other"));
                 Repair::Heal(self.network.cut(Cut::from([(a, b), (b, a)])))
             }
+            Fault::FailedSync { who } => {
+                let host = self.find(who);
+                if self.nodes[&host].running().is_none() {
+                    return self.journal.event("fault left out", &[]);
+                }
+                self.journal.tell(&format!("a disk of {host} fails at its next sync"));
+                self.node(host).fail_sync();
+                Repair::Restart(host, self.nodes[&host].lives())
+            }
+            Fault::FullDisk { who } => {
+                let host = self.find(who);
+                if self.nodes[&host].is_full() {
+                    return self.journal.event("fault left out", &[]);
+                }
+                self.journal.tell(&format!("the disks of {host} are full"));
+                self.nodes[&host].fill(true);
+                Repair::Room(host)
+            }
             Fault::SlowDisk { who, factor } => {
                 let host = self.find(who);
                 self.journal.tell(&format!("the disks of {host} take {factor} times as long"));
@@ -310,8 +332,21 @@ impl World {
     async fn repair(&mut self, repair: Repair) {
         match repair {
             Repair::Boot(host) => {
+                // With full disks it does not start; when there is room it is started, whoever stopped it.
+                if self.nodes[&host].is_full() || self.nodes[&host].running().is_some() {
+                    return self.journal.event("start left out", &[]);
+                }
                 self.boot(host).await;
                 self.journal.tell(&format!("{host} is back"));
+            }
+            Repair::Restart(host, life) => {
+                if self.nodes[&host].lives() == life && self.nodes[&host].running().is_some() {
+                    self.restart(host).await;
+                }
+            }
+            Repair::Room(host) => {
+                self.nodes[&host].fill(false);
+                self.restart(host).await;
             }
             Repair::Thaw(host, life) => {
                 if self.nodes[&host].lives() == life {
@@ -331,6 +366,12 @@ impl World {
             Repair::Steady(host) => self.nodes[&host].clock.drift(0),
             Repair::Mend => self.network.worsen(None),
         }
+    }
+
+    async fn restart(&mut self, host: Host) {
+        self.node(host).crash();
+        self.boot(host).await;
+        self.journal.tell(&format!("{host} is started again"));
     }
 
     fn sizes(&self) -> String {

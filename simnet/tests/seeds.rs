@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use tessera_simnet::journal::Promise;
-use tessera_simnet::plan::{KINDS, Mutation, Plan, Size};
+use tessera_simnet::plan::{Mutation, Plan, Size, kinds};
 use tessera_simnet::world::{Report, run};
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
@@ -60,7 +60,7 @@ fn a_swarm_of_faults_breaks_no_promise() {
         }
         met.extend(report.record.counters.into_keys());
     }
-    for kind in &KINDS {
+    for kind in kinds() {
         assert!(met.contains(kind.name), "no seed met: {}; they met {met:?}", kind.name);
     }
 }
@@ -76,30 +76,44 @@ fn wide_lines_and_many_certificates_leave_nobody_behind() {
 #[test]
 fn faults_that_were_found_stay_mended() {
     let first_pages = REGRESSIONS.map(|(seed, what)| (Plan::first_page(seed), what));
-    let swarms = SWARM_REGRESSIONS.map(|(seed, what)| (Plan::swarm(seed, Size { core: 4, members: 4 }, 1), what));
+    let swarm = |seed| Plan::swarm(seed, Size { core: 4, members: 4 }, 1).without_later_kinds();
+    let swarms = SWARM_REGRESSIONS.map(|(seed, what)| (swarm(seed), what));
     for (plan, what) in first_pages.into_iter().chain(swarms) {
         let (report, seed) = (run(&plan), plan.seed);
         assert!(report.passed(), "seed {seed}, which found that {what}: {:?}", report.record.breaches);
     }
 }
 
+/// What a failed sync should have covered may be gone, and a process that met it has to end.
+#[test]
+fn failing_and_full_disks_break_no_promise() {
+    for seed in SEEDS {
+        let report = run(&Plan::failing_disks(seed));
+        must_pass(&report);
+        let ended = report.record.story.iter().filter(|line| line.contains(" ends: ")).count();
+        assert!(ended >= 3, "seed {seed}: {ended} processes ended by their disks");
+    }
+}
+
 /// The first seed in which the fault was found, and what it broke.
-fn found(mutation: Mutation) -> Option<(u64, Promise)> {
+fn found(mutation: Mutation, plan: fn(u64) -> Plan) -> Option<(u64, Promise)> {
     MUTATION_SEEDS.into_iter().find_map(|seed| {
-        let report = run(&Plan::first_page(seed).with(mutation));
+        let report = run(&plan(seed).with(mutation));
         report.record.breaches.first().map(|breach| (seed, breach.promise))
     })
 }
 
 #[test]
 fn faults_in_the_world_are_found() {
-    for (mutation, promise) in [
-        (Mutation::AcknowledgeBeforeFsync, Promise::NothingLost),
-        (Mutation::SignBeforeGuard, Promise::NothingForged),
-        (Mutation::DateBeforeGuard, Promise::NothingForged),
-        (Mutation::ForgetfulMachine, Promise::OneHistory),
+    let (page, disks): (fn(u64) -> Plan, fn(u64) -> Plan) = (Plan::first_page, Plan::failing_disks);
+    for (mutation, plan, promise) in [
+        (Mutation::AcknowledgeBeforeFsync, page, Promise::NothingLost),
+        (Mutation::IgnoreFailedSync, disks, Promise::NothingForged),
+        (Mutation::SignBeforeGuard, page, Promise::NothingForged),
+        (Mutation::DateBeforeGuard, page, Promise::NothingForged),
+        (Mutation::ForgetfulMachine, page, Promise::OneHistory),
     ] {
-        let found = found(mutation);
+        let found = found(mutation, plan);
         assert_eq!(found.map(|(_, promise)| promise), Some(promise), "{mutation:?}: {found:?}");
     }
 }
