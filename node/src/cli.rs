@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "tessera",
     version,
-    about = "A federated medical imaging index: every hospital keeps its own images, and finds all of a patient's",
+    about = "A federated medical imaging index: every hospital keeps its own images, and finds what the others have of a patient",
     after_help = "Everything at once, on this machine:\n  tessera demo\n\n\
                   A single hospital:\n  tessera init --dir /srv/tessera --site county-a --legal-name 'County Hospital A'\n  \
                   tessera node --dir /srv/tessera\n\n\
