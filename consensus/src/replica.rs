@@ -21,7 +21,7 @@ use crate::digest::{BUCKETS, BucketNumber, StateDigest};
 use crate::ids::{FederationId, Hash, LedgerIndex, LedgerSize, Sequence, Stream};
 use crate::kernel::{self, Domain, Outcome, Refusal, Verified};
 use crate::merkle::{self, Frontier, NodeStore, ProveError};
-use crate::state::{STATE, Transaction};
+use crate::state::{Change, STATE, Transaction};
 use crate::wire::v1::{self, Genesis, Leaf, Submission};
 use crate::wire::{DecodeError, decode, encode};
 
@@ -293,7 +293,7 @@ impl Replica {
         let mut batch = Batch::new();
         let mut state = Transaction::new(engine);
         kernel::found(genesis, domain, &mut state)?;
-        inner.write_changes(state, &mut batch)?;
+        inner.write_changes(&state.finish()?, &mut batch);
         batch.put(META, META_GENESIS, encode(&federation));
         batch.put(META, META_POSITION, encode(&inner.frontier));
         engine.submit(batch)?;
@@ -411,9 +411,17 @@ impl Replica {
             outcomes.push((index, outcome));
         }
         batch.put(META, META_POSITION, encode(&frontier));
-        inner.write_changes(state, &mut batch)?;
+        let changes = state.finish()?;
+        inner.write_changes(&changes, &mut batch);
         batch.extend(extra);
-        let ticket = self.engine.submit(batch)?;
+        let ticket = match self.engine.submit(batch) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                // A disk may have room again: then the same entries come once more.
+                inner.digest_without(&changes);
+                return Err(error.into());
+            }
+        };
         inner.frontier = frontier;
         let epoch = kernel::core(self.view())?.epoch;
         Ok(Applied { ticket, checkpoint: inner.checkpoint(self.federation, epoch), outcomes })
@@ -516,18 +524,26 @@ impl Replica {
 }
 
 impl Inner {
-    fn write_changes(&mut self, state: Transaction<'_>, batch: &mut Batch) -> Result<(), EngineError> {
-        for change in state.finish()? {
-            self.digest.update(&change.key, change.old.as_deref(), change.new.as_deref());
-            match change.new {
-                Some(value) => batch.put(STATE, change.key, value),
-                None => batch.delete(STATE, change.key),
+    fn write_changes(&mut self, changes: &[Change], batch: &mut Batch) {
+        for Change { key, old, new } in changes {
+            self.digest.update(key, old.as_deref(), new.as_deref());
+            match new {
+                Some(value) => batch.put(STATE, key.clone(), value.clone()),
+                None => batch.delete(STATE, key.clone()),
             };
         }
         for number in self.digest.take_changed() {
             batch.put(DIGEST, number.get().to_be_bytes(), self.digest.bucket(number).to_vec());
         }
-        Ok(())
+    }
+
+    /// Takes changes back that the engine did not take.
+    fn digest_without(&mut self, changes: &[Change]) {
+        for Change { key, old, new } in changes {
+            self.digest.update(key, new.as_deref(), old.as_deref());
+        }
+        // As they lie in the engine.
+        drop(self.digest.take_changed());
     }
 
     fn checkpoint(&mut self, federation: FederationId, epoch: crate::ids::Epoch) -> Checkpoint {

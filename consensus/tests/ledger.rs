@@ -189,6 +189,30 @@ fn replicas_agree_whatever_the_batching_and_after_any_crash() {
     }
 }
 
+#[test]
+fn what_a_full_disk_did_not_take_left_no_trace_and_is_taken_when_there_is_room() {
+    let world = World::new();
+    let (sound, disk) = (world.replica(engine()), engine());
+    let replica = world.replica(disk.clone());
+    for number in 0..6 {
+        // The same key again and again, so that there is an old value to come back to.
+        let batch = world.batch(vec![world.command(3, 0, number, NOTE, b"note")], 2000 + number);
+        let expected = sound.apply_batch(&batch, Default::default()).expect("apply").checkpoint;
+        let before = replica.checkpoint().expect("checkpoint");
+        disk.set_full(true);
+        for _ in 0..=number % 2 {
+            let refused = replica.apply_batch(&batch, Default::default()).expect_err("full");
+            assert!(matches!(refused, ReplicaError::Engine(EngineError::DiskFull { .. })), "{refused}");
+            assert_eq!(replica.checkpoint().expect("checkpoint"), before);
+        }
+        disk.set_full(false);
+        assert_eq!(replica.apply_batch(&batch, Default::default()).expect("apply").checkpoint, expected);
+    }
+    drop(replica);
+    let again = world.replica(disk);
+    assert_eq!(again.checkpoint().expect("checkpoint"), sound.checkpoint().expect("checkpoint"), "by what it kept");
+}
+
 /// Runs a follower against a server until it has nothing more to do; `tamper` may change each answer.
 fn follow(world: &World, server: &Replica, replica: &Replica, mut tamper: impl FnMut(&mut FollowReply)) -> Vec<String> {
     let core = replica.core().expect("core");

@@ -24,7 +24,7 @@ use tessera_consensus::raft::types::RaftId;
 use tessera_consensus::replica::{Replica, ReplicaError};
 use tessera_consensus::wire::v1::Submission;
 use tessera_consensus::{NodeId, UnixMillis};
-use tessera_storage::engine::{Batch, Engine};
+use tessera_storage::engine::{Batch, Engine, EngineError};
 
 use crate::clock::MachineClock;
 use crate::disk::Probe;
@@ -39,6 +39,8 @@ use crate::runtime::{Life, NodeRuntime};
 
 /// How often the parts are told that time passed.
 const TICK: Duration = Duration::from_millis(50);
+/// Pause before the ledger is tried again on a disk without room.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What happens to a node.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub enum Event {
     /// Raft applied a batch.
     Applied(Checkpoint),
     GuardDurable(SigningGuard),
+    /// There may be room for entries that were refused.
+    TryAgain,
     /// This core node's own submission was answered.
     Submitted {
         number: u64,
@@ -173,7 +177,11 @@ impl Driver {
         let Some(core) = &self.core else { return };
         let Err(why) = core.raft().metrics().borrow_watched().running_state.clone() else { return };
         if !std::mem::replace(&mut self.raft_stopped, true) {
-            self.breach(Promise::NoPanic, &format!("Raft has stopped: {why}"));
+            let why = format!("Raft has stopped: {why}");
+            if self.health.are_full() {
+                return self.end(&why);
+            }
+            self.breach(Promise::NoPanic, &why);
         }
     }
 
@@ -181,6 +189,7 @@ impl Driver {
         match event {
             Event::Packet(packet) => self.packet(packet),
             Event::Applied(checkpoint) => self.applied(checkpoint),
+            Event::TryAgain => self.tell_follower_of_state(),
             Event::GuardDurable(guard) => self.work(Task::Certify(certify::Input::GuardDurable { guard })),
             Event::Submitted { number, results } => self.origin.submitted(self.clock.steady(), number, &results),
         }
@@ -202,13 +211,20 @@ impl Driver {
     }
 
     fn breach(&self, promise: Promise, what: &dyn std::fmt::Display) {
-        if !self.health.are_sound() {
-            if !self.has_ended.replace(true) {
-                self.journal.tell(&format!("{} ends: {what}", self.host));
-            }
-            return;
+        if self.health.has_failed() {
+            return self.end(what);
+        }
+        if self.health.are_full() {
+            return self.journal.event("refused for want of room", &[&self.host.bytes()]);
         }
         self.journal.breach(promise, format!("{}: {what}", self.host));
+    }
+
+    /// The process ends by itself, for want of a disk.
+    fn end(&self, what: &dyn std::fmt::Display) {
+        if !self.has_ended.replace(true) {
+            self.journal.tell(&format!("{} ends: {what}", self.host));
+        }
     }
 
     fn packet(&mut self, packet: Packet) {
@@ -327,6 +343,15 @@ impl Driver {
                         Ok(core) => tasks.push_back(Task::Follow(follow::Input::Applied { frontier, core })),
                         Err(error) => self.breach(Promise::OneHistory, &error),
                     }
+                }
+                // As a node does, which goes on reading: nothing was applied, and it is asked for again.
+                Err(ReplicaError::Engine(EngineError::DiskFull { .. })) => {
+                    let events = self.events.clone();
+                    self.life.spawn(async move {
+                        NodeRuntime::sleep(ROOM_PAUSE).await;
+                        // Fails only when this life is over.
+                        let _ = events.unbounded_send(Event::TryAgain);
+                    });
                 }
                 Err(error) => self.breach(Promise::OneHistory, &error),
             },

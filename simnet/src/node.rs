@@ -90,16 +90,20 @@ pub struct Node {
     running: Option<Running>,
 }
 
-/// What is wrong with a machine's disks now: errors of theirs break no promise, they end the process.
+/// What is wrong with a machine's disks now: their errors break no promise.
 #[derive(Default)]
 pub struct DiskHealth {
-    fail: AtomicBool,
+    has_failed: AtomicBool,
     are_full: AtomicBool,
 }
 
 impl DiskHealth {
-    pub fn are_sound(&self) -> bool {
-        !self.fail.load(Ordering::Relaxed) && !self.are_full.load(Ordering::Relaxed)
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    pub fn are_full(&self) -> bool {
+        self.are_full.load(Ordering::Relaxed)
     }
 }
 
@@ -178,7 +182,7 @@ impl Node {
     pub fn fail_sync(&mut self) {
         let count = self.disks().count();
         let which = self.faults.random_range(0..count);
-        self.health.fail.store(true, Ordering::Relaxed);
+        self.health.has_failed.store(true, Ordering::Relaxed);
         self.disks().nth(which).expect("one of its disks").fail_next_sync();
     }
 
@@ -189,7 +193,7 @@ impl Node {
     }
 
     pub fn is_full(&self) -> bool {
-        self.health.are_full.load(Ordering::Relaxed)
+        self.health.are_full()
     }
 
     /// The process is stopped, or goes on.
@@ -228,7 +232,7 @@ impl Node {
     /// how many writes were lost from the Raft log and from the ledger.
     pub fn crash(&mut self) -> (usize, usize) {
         self.end_life();
-        self.health.fail.store(false, Ordering::Relaxed);
+        self.health.has_failed.store(false, Ordering::Relaxed);
         if let Some(guard) = &mut self.guard {
             guard.crash();
         }

@@ -7,7 +7,7 @@
 //!
 //! Sans-IO but for the engine: the driver carries [`Origin::due`] out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand::Rng;
@@ -71,6 +71,10 @@ pub fn catalogue(view: &dyn View) -> BTreeMap<u32, Matter> {
     rows.into_iter().map(row).collect()
 }
 
+fn note(batch: &mut Batch, number: u32, matter: &Matter) {
+    batch.put(CATALOGUE, number.to_be_bytes(), encode(matter));
+}
+
 /// How much an origin has to do, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
@@ -90,6 +94,8 @@ pub struct Origin {
     rng: ChaCha8Rng,
     workload: Workload,
     matters: BTreeMap<u32, Matter>,
+    /// What the outbox told and is not noted yet.
+    told: VecDeque<Settled>,
     register_at: UnixMillis,
     submit_at: UnixMillis,
     /// Number of the newest submission, and its commands until it is answered.
@@ -124,6 +130,7 @@ impl Origin {
             rng,
             workload,
             matters,
+            told: VecDeque::new(),
             register_at: UnixMillis(0),
             submit_at: UnixMillis(0),
             submission: 0,
@@ -179,32 +186,30 @@ impl Origin {
     /// Takes out of the outbox what the newest certificate covers.
     pub fn settle(&mut self) -> Result<(), OutboxError> {
         loop {
-            let settled = self.outbox.settle(&self.replica)?;
-            if settled.is_empty() {
+            // The outbox forgets what it has told when it is asked again: not before the disk has all of it.
+            while let Some(Settled { matter, index, outcome, .. }) = self.told.front() {
+                let number = u32::from_be_bytes(matter[..].try_into().expect("matters are our own numbers"));
+                match (*outcome, *index) {
+                    (Ok(()), index) => self.done(number, index)?,
+                    // Its place was taken: the next free one.
+                    (Err(_), _) => self.register(number)?,
+                }
+                self.told.pop_front();
+            }
+            self.told = self.outbox.settle(&self.replica)?.into();
+            if self.told.is_empty() {
                 return Ok(());
             }
-            for Settled { matter, index, outcome, .. } in settled {
-                self.oracle.settled(self.host, index);
-                let number = u32::from_be_bytes(matter.try_into().expect("matters are our own numbers"));
-                match outcome {
-                    Ok(()) => self.done(number, index)?,
-                    // Its place was taken: the next free one.
-                    Err(_) => self.register(number)?,
-                }
-            }
+            self.told.iter().for_each(|settled| self.oracle.settled(self.host, settled.index));
         }
     }
 
     fn done(&mut self, number: u32, index: LedgerIndex) -> Result<(), OutboxError> {
-        let mut batch = Batch::new();
-        self.note(&mut batch, number, Matter::Done { index });
+        let (matter, mut batch) = (Matter::Done { index }, Batch::new());
+        note(&mut batch, number, &matter);
         self.engine.submit(batch)?;
-        Ok(())
-    }
-
-    fn note(&mut self, batch: &mut Batch, number: u32, matter: Matter) {
-        batch.put(CATALOGUE, number.to_be_bytes(), encode(&matter));
         self.matters.insert(number, matter);
+        Ok(())
     }
 
     fn register(&mut self, number: u32) -> Result<(), OutboxError> {
@@ -212,10 +217,12 @@ impl Origin {
             true => self.study(number)?,
             false => (Lane::Urgent, BREAK_GLASS, self.break_glass(number), None),
         };
-        let mut change = Batch::new();
-        self.note(&mut change, number, Matter::Waiting { public: public.clone() });
+        let (matter, mut change) = (Matter::Waiting { public: public.clone() }, Batch::new());
+        note(&mut change, number, &matter);
         let draft = Draft { lane, kind, public, sealed, matter: number.to_be_bytes().to_vec() };
         let ticket = self.outbox.enqueue(vec![draft], change)?;
+        // Not before the disk took it: a full one refuses.
+        self.matters.insert(number, matter);
         let (oracle, host) = (self.oracle.clone(), self.host);
         let acknowledge = move |result: Result<(), _>| {
             if result.is_ok() {

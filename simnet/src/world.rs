@@ -77,7 +77,7 @@ enum Repair {
     Boot(Host),
     /// The process of this life is started anew, unless a power cut did that.
     Restart(Host, u32),
-    /// There is room on its disks, and its process is started anew.
+    /// There is room on its disks; a process that ended for want of it is started anew.
     Room(Host),
     /// The process of this life goes on, if it still lives.
     Thaw(Host, u32),
@@ -346,7 +346,9 @@ impl World {
             }
             Repair::Room(host) => {
                 self.nodes[&host].fill(false);
-                self.restart(host).await;
+                if self.plan.size.is_core(host) || self.nodes[&host].running().is_none() {
+                    self.restart(host).await;
+                }
             }
             Repair::Thaw(host, life) => {
                 if self.nodes[&host].lives() == life {

@@ -61,7 +61,12 @@ pub(super) fn is_of_the_disk(error: &anyhow::Error) -> bool {
 
 /// Whether the disk failed. One that is full has room again some day.
 pub(super) fn is_of_a_broken_disk(error: &anyhow::Error) -> bool {
-    engine_error(error).is_some_and(|error| !matches!(error, EngineError::DiskFull { .. }))
+    is_of_the_disk(error) && !is_of_a_full_disk(error)
+}
+
+/// Whether the disk has no room.
+pub(super) fn is_of_a_full_disk(error: &anyhow::Error) -> bool {
+    matches!(engine_error(error), Some(EngineError::DiskFull { .. }))
 }
 
 /// An error of a broken disk, or nothing: whatever else failed waits for the next round.

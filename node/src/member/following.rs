@@ -15,10 +15,10 @@ use tessera_consensus::replica::ReplicaError;
 use tessera_consensus::wire::v1::Role;
 use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::outbox::Settled;
-use tessera_storage::engine::wait_durable;
+use tessera_storage::engine::{EngineError, wait_durable};
 use tokio::sync::mpsc;
 
-use super::again::is_of_the_disk;
+use super::again::{is_of_a_full_disk, is_of_the_disk};
 use super::{Member, locked};
 use crate::archive::ingest::now_ms;
 
@@ -34,6 +34,8 @@ pub const DIVERGED: &str = "the ledger in this directory differs from what the f
     ledger directory and start again: the node fetches the ledger anew";
 /// Pause between two attempts at an unreachable core.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
+/// Pause before the ledger is tried again on a disk without room.
+const ROOM_PAUSE: Duration = Duration::from_secs(5);
 /// How often the registrar looks for quiet studies.
 const REGISTER_EVERY: Duration = Duration::from_millis(250);
 
@@ -116,12 +118,26 @@ async fn carry_out(member: &Arc<Member>, inputs: &mpsc::Sender<Input>, output: O
         }
         Output::Apply { from, entries } => {
             let applying = member.clone();
-            tokio::task::spawn_blocking(move || applying.replica.apply_entries(from, &entries)).await??;
-            member.advanced();
+            let done = tokio::task::spawn_blocking(move || applying.replica.apply_entries(from, &entries)).await?;
+            let pause = match done {
+                Ok(_) => {
+                    member.advanced();
+                    Duration::ZERO
+                }
+                // What is here can be read meanwhile.
+                Err(ReplicaError::Engine(error @ EngineError::DiskFull { .. })) => {
+                    tracing::warn!(%error, "the ledger does not go on here until there is room");
+                    ROOM_PAUSE
+                }
+                Err(error) => return Err(error.into()),
+            };
             let applied = Input::Applied { frontier: member.replica.frontier(), core: member.replica.core()? };
             // The follower itself waits here, so its own queue may be full: the answer goes in by another task.
             let inputs = inputs.clone();
-            tokio::spawn(async move { inputs.send(applied).await.is_err() });
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                inputs.send(applied).await.is_err()
+            });
         }
         Output::Certified(certificate) => member.take_certificate(certificate)?,
         Output::PassOn { note } => {
@@ -140,21 +156,11 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
     let mut progress = member.progress.subscribe();
     loop {
         if progress.borrow_and_update().caught_up {
-            // What is urgent does not wait for what may take long after a start.
-            hand_in_lane(&member, Lane::Urgent).await?;
-            let examining = member.clone();
-            tokio::task::spawn_blocking(move || examining.examine_own_entries()).await??;
-            loop {
-                let settled = member.outbox.settle(&member.replica)?;
-                if settled.is_empty() {
-                    break;
+            match send_once(&member).await {
+                Err(error) if is_of_a_full_disk(&error) => {
+                    tracing::warn!(why = format!("{error:#}"), "the outbox does not go on until there is room");
                 }
-                for command in &settled {
-                    settle_one(&member, command).await?;
-                }
-            }
-            for lane in Lane::ALL {
-                hand_in_lane(&member, lane).await?;
+                done => done?,
             }
         }
         tokio::select! {
@@ -163,6 +169,26 @@ pub async fn send(member: Arc<Member>) -> anyhow::Result<()> {
             () = tokio::time::sleep(SEND_AGAIN) => {}
         }
     }
+}
+
+async fn send_once(member: &Arc<Member>) -> anyhow::Result<()> {
+    // What is urgent does not wait for what may take long after a start.
+    hand_in_lane(member, Lane::Urgent).await?;
+    let examining = member.clone();
+    tokio::task::spawn_blocking(move || examining.examine_own_entries()).await??;
+    loop {
+        let settled = member.outbox.settle(&member.replica)?;
+        if settled.is_empty() {
+            break;
+        }
+        for command in &settled {
+            settle_one(member, command).await?;
+        }
+    }
+    for lane in Lane::ALL {
+        hand_in_lane(member, lane).await?;
+    }
+    Ok(())
 }
 
 /// Until the disk has it: the outbox forgets the command when it is asked for the next ones. What one command stumbles
