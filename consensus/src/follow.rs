@@ -262,6 +262,8 @@ impl Follower {
         }
     }
 
+    /// `now` is for pauses and patience alone: a clock that goes on evenly, not the wall clock, or a jump of that would
+    /// leave peers alone, and questions open, for as long as the jump was wide.
     pub fn step(&mut self, now: UnixMillis, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         match input {

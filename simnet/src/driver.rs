@@ -304,7 +304,7 @@ impl Driver {
         while let Some(task) = tasks.pop_front() {
             match task {
                 Task::Follow(input) => {
-                    for output in self.follower.step(self.clock.wall(), input) {
+                    for output in self.follower.step(self.clock.steady(), input) {
                         self.follow(output, &mut tasks);
                     }
                 }

@@ -187,12 +187,16 @@ impl Origin {
     pub fn settle(&mut self) -> Result<(), OutboxError> {
         loop {
             // The outbox forgets what it has told when it is asked again: not before the disk has all of it.
-            while let Some(Settled { matter, index, outcome, .. }) = self.told.front() {
+            while let Some(Settled { public, matter, index, outcome, .. }) = self.told.front() {
                 let number = u32::from_be_bytes(matter[..].try_into().expect("matters are our own numbers"));
+                // Told again after a crash, it may be on its way under another place already.
+                let on_its_way =
+                    matches!(self.matters.get(&number), Some(Matter::Waiting { public: at }) if at == public);
                 match (*outcome, *index) {
                     (Ok(()), index) => self.done(number, index)?,
                     // Its place was taken: the next free one.
-                    (Err(_), _) => self.register(number)?,
+                    (Err(_), _) if on_its_way => self.register(number)?,
+                    (Err(_), _) => {}
                 }
                 self.told.pop_front();
             }

@@ -17,8 +17,9 @@ const REGRESSIONS: [(u64, &str); 3] = [
     (35, "a core node applied to its ledger what its own Raft log had not synced"),
 ];
 /// The same among swarms of faults over four core nodes and four members.
-const SWARM_REGRESSIONS: [(u64, &str); 2] = [
+const SWARM_REGRESSIONS: [(u64, &str); 3] = [
     (31, "a leader whose lease ran out and came back wrote a batch after a gap, and its Raft stopped"),
+    (351, "a member's clock was set back, and its patience with its peers was as long as the jump"),
     (47, "a leader whose lease ran out and came back wrote a batch after a gap, and its Raft stopped"),
 ];
 /// A mutation must be found within so many seeds.

@@ -31,6 +31,11 @@ pub fn clocks() -> Clocks {
     Clocks { wall: UnixMillis(now_ms()), boot_ms: boot_ms() }
 }
 
+/// For pauses and patience: it goes on evenly whatever is done to the wall clock. Its beginning means nothing.
+pub fn steady() -> UnixMillis {
+    UnixMillis(boot_ms())
+}
+
 /// The kernel's name for this boot; where it can't be read, one that no later start will meet.
 fn boot_id() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

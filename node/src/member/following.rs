@@ -8,19 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tessera_consensus::Lane;
+use tessera_consensus::NodeId;
 use tessera_consensus::checkpoint::Certificate;
 use tessera_consensus::follow::{Follower, Input, Mode, Output};
 use tessera_consensus::kernel;
 use tessera_consensus::replica::ReplicaError;
 use tessera_consensus::wire::v1::Role;
-use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::outbox::Settled;
 use tessera_storage::engine::{EngineError, wait_durable};
 use tokio::sync::mpsc;
 
 use super::again::{is_of_a_full_disk, is_of_the_disk};
-use super::{Member, locked};
-use crate::archive::ingest::now_ms;
+use super::{Member, clock, locked};
 
 /// Inputs that wait for the follower.
 pub const INPUTS_MAX: usize = 256;
@@ -95,7 +94,7 @@ pub async fn follow(
                 None => return Ok(()),
             },
         };
-        for output in follower.step(UnixMillis(now_ms()), input) {
+        for output in follower.step(clock::steady(), input) {
             carry_out(&member, &inputs, output).await?;
         }
     }

@@ -56,7 +56,9 @@ const fn slot(lane: Lane) -> usize {
 
 impl Refusals {
     fn may_ask(&self, lane: Lane, now_ms: u64) -> bool {
-        self.0[slot(lane)].is_none_or(|refused| refused.again_ms <= now_ms)
+        // What lies further ahead than any pause is of a clock that was set back since.
+        let waits = |refused: Refused| now_ms < refused.again_ms && refused.again_ms - now_ms <= PAUSE_MS_MAX;
+        !self.0[slot(lane)].is_some_and(waits)
     }
 
     /// Notes what all core nodes that were asked said; whether it is a new refusal.
@@ -200,6 +202,7 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(refusals.first().expect("a refusal").since_ms, 10_000);
+        assert!(refusals.may_ask(Lane::Bulk, 0), "by a clock that was set back nobody waits longer");
         refusals.note(Lane::Bulk, now, &[Answer::Later]);
         assert!(refusals.first().is_some(), "nobody took it back");
         refusals.note(Lane::Bulk, now, &[Answer::Refused(NO_MEMBER), Answer::Taken]);

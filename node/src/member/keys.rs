@@ -54,7 +54,9 @@ pub struct Rests(BTreeMap<NodeId, Rest>);
 
 impl Rests {
     fn of(&self, node: &NodeId, now_ms: u64) -> Option<Rest> {
-        self.0.get(node).copied().filter(|rest| now_ms < rest.again_ms)
+        // What lies further ahead than any rest is of a clock that was set back since.
+        let rests = |rest: &Rest| now_ms < rest.again_ms && rest.again_ms - now_ms <= REST_MS_MAX;
+        self.0.get(node).copied().filter(rests)
     }
 
     /// No core node can make this one wait longer than the longest rest, whatever it says of its days.
