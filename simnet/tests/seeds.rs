@@ -25,6 +25,9 @@ const SWARM_REGRESSIONS: [(u64, &str); 3] = [
 /// A mutation must be found within so many seeds.
 const MUTATION_SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
 
+/// A plan for each seed.
+type Plans = fn(u64) -> Plan;
+
 fn must_pass(report: &Report) {
     let story = report.record.story.join("\n");
     assert!(report.passed(), "seed {} broke a promise:\n{story}", report.plan.seed);
@@ -98,7 +101,7 @@ fn failing_and_full_disks_break_no_promise() {
 }
 
 /// The first seed in which the fault was found, and what it broke.
-fn found(mutation: Mutation, plan: fn(u64) -> Plan) -> Option<(u64, Promise)> {
+fn found(mutation: Mutation, plan: Plans) -> Option<(u64, Promise)> {
     MUTATION_SEEDS.into_iter().find_map(|seed| {
         let report = run(&plan(seed).with(mutation));
         report.record.breaches.first().map(|breach| (seed, breach.promise))
@@ -107,7 +110,7 @@ fn found(mutation: Mutation, plan: fn(u64) -> Plan) -> Option<(u64, Promise)> {
 
 #[test]
 fn faults_in_the_world_are_found() {
-    let (page, disks): (fn(u64) -> Plan, fn(u64) -> Plan) = (Plan::first_page, Plan::failing_disks);
+    let (page, disks): (Plans, Plans) = (Plan::first_page, Plan::failing_disks);
     for (mutation, plan, promise) in [
         (Mutation::AcknowledgeBeforeFsync, page, Promise::NothingLost),
         (Mutation::IgnoreFailedSync, disks, Promise::NothingForged),
