@@ -72,6 +72,7 @@ pub struct Node {
     pub peer: u16,
     logs: PathBuf,
     filter: Option<String>,
+    small_ledger_mib: Option<u32>,
     process: Option<Process>,
 }
 
@@ -104,12 +105,50 @@ impl Node {
         }
         tessera(&arguments).success();
         let logs = scratch.path().to_path_buf();
-        Node { seat, directory, dicom, http, core, peer, logs, filter: None, process: None }
+        Node { seat, directory, dicom, http, core, peer, logs, filter: None, small_ledger_mib: None, process: None }
     }
 
     /// What the node logs from its next start on (`TESSERA_LOG`).
     pub fn log_filter(&mut self, filter: &str) {
         self.filter = Some(filter.to_owned());
+    }
+
+    /// From its next start on its ledger lies on a file system of its own, in memory and of this size.
+    pub fn ledger_on_small_disk(&mut self, mib: u32) {
+        self.small_ledger_mib = Some(mib);
+    }
+
+    /// Takes so much of that file system away.
+    #[track_caller]
+    pub fn fill_small_disk(&mut self, mib: usize) {
+        let filler = self.small_disk_filler();
+        std::fs::write(&filler, vec![0; mib << 20]).unwrap_or_else(|e| panic!("{}: {e}", filler.display()));
+    }
+
+    #[track_caller]
+    pub fn empty_small_disk(&mut self) {
+        std::fs::remove_file(self.small_disk_filler()).expect("the filler is there");
+    }
+
+    /// As the node's process sees it.
+    fn small_disk_filler(&mut self) -> PathBuf {
+        let ledger = self.ledger_folder();
+        let below = ledger.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(self.process().id().to_string()).join("root").join(below).join("filler")
+    }
+
+    fn ledger_folder(&self) -> PathBuf {
+        self.directory.join("federation")
+    }
+
+    /// In a mount namespace of its own, where the ledger's folder is a small file system with what was in it.
+    fn on_small_disk(&self, mib: u32) -> Command {
+        const MOUNTED: &str = "set -e; cp -a \"$1\" \"$1.before\"; mount -t tmpfs -o size=\"$2\"m tmpfs \"$1\"; \
+                               cp -a \"$1.before/.\" \"$1\"; exec \"$3\" node --dir \"$4\"";
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh"]);
+        command.arg(self.ledger_folder()).arg(mib.to_string()).arg(tessera_program()).arg(&self.directory);
+        command
     }
 
     /// Starts the program and waits until it answers.
@@ -130,8 +169,12 @@ impl Node {
     }
 
     fn process_of_its_own(&self) -> Process {
-        let mut command = Command::new(tessera_program());
-        command.arg("node").arg("--dir").arg(&self.directory);
+        let command = || {
+            let mut command = Command::new(tessera_program());
+            command.arg("node").arg("--dir").arg(&self.directory);
+            command
+        };
+        let mut command = self.small_ledger_mib.map_or_else(command, |mib| self.on_small_disk(mib));
         if let Some(filter) = &self.filter {
             command.env("TESSERA_LOG", filter);
         }

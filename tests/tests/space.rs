@@ -1,11 +1,13 @@
-//! The archive's disk: what is said when it has no room, and that space comes back.
+//! Disks without room: what is said, what goes on, and that space comes back.
 //!
-//! A nearly full disk is made by configuring a reserve that no disk has. What a disk that is really full does to the
-//! packs is tested in `storage`.
+//! A nearly full disk of the archive is made by configuring a reserve that no disk has; that of a ledger is a small file
+//! system in memory. What a disk that is really full does to the packs is tested in `storage`.
 
 use std::path::Path;
 
-use tessera_tests::{Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, files_below, python, wait_until, warns};
+use tessera_tests::{
+    Federation, Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, files_below, python, wait_until, warns,
+};
 
 const HOSPITAL: Seat = Seat::new("hospital-a", "SITEA", Role::Core);
 
@@ -39,6 +41,41 @@ fn a_disk_without_room_refuses_new_images_and_says_so_everywhere() {
     assert_eq!(imported.stderr.matches("nearly full").count(), 1, "once is enough:\n{}", imported.stderr);
     node.run(&["status"]).success().says("the disk is nearly full").says("[archive] free_bytes_min");
     assert!(warns(&node.status().expect("it answers"), "nearly full"));
+}
+
+/// A ledger's database keeps 256 MiB free.
+const LEDGER_MIB: u32 = 600;
+const FILLER_MIB: usize = 400;
+
+#[test]
+fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_has() {
+    let member = Seat::new("hospital-d", "SITED", Role::Member);
+    let mut federation = Federation::found(&[HOSPITAL, member], &[]);
+    let phantom = federation.phantom(&["--patients", "3", "--slices", "2"]);
+    federation.nodes[1].send(&[phantom.of("SITED")]);
+    federation.settle();
+    federation.nodes[1].kill();
+    federation.nodes[1].ledger_on_small_disk(LEDGER_MIB);
+    federation.nodes[1].start();
+    federation.settle();
+
+    federation.nodes[1].fill_small_disk(FILLER_MIB);
+    let before = federation.nodes[1].status().expect("it answers");
+    federation.nodes[0].send(&[phantom.of("SITEA")]);
+    wait_until("the member to find no room", WORK_DEADLINE, || {
+        federation.nodes[1].status().filter(|status| warns(status, "does not go on here until there is room"))
+    });
+    let here = &phantom.examinations("SITED")[0];
+    assert_eq!(federation.nodes[1].instances(&here.study).len(), here.files.len(), "its own images can't be read");
+    let registered = |status: &serde_json::Value| status["outbox_pending"] == 0 && status["receiving"] == 0;
+    let ahead = federation.nodes[0].await_status("the core to go on", registered);
+    let behind = federation.nodes[1].status().expect("it answers");
+    assert!(behind["certified_size"].as_u64() < ahead["certified_size"].as_u64(), "{behind:#}, after {before:#}");
+
+    federation.nodes[1].empty_small_disk();
+    let states = federation.settle();
+    assert_eq!(states[1]["certified_size"], states[0]["certified_size"]);
+    assert_eq!(states[1]["state_digest"], states[0]["state_digest"], "what was refused left its trace");
 }
 
 fn pack_bytes(node: &Node) -> u64 {

@@ -34,7 +34,7 @@ pub const DIVERGED: &str = "the ledger in this directory differs from what the f
 /// Pause between two attempts at an unreachable core.
 const SEND_AGAIN: Duration = Duration::from_millis(500);
 /// Pause before the ledger is tried again on a disk without room.
-const ROOM_PAUSE: Duration = Duration::from_secs(5);
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// How often the registrar looks for quiet studies.
 const REGISTER_EVERY: Duration = Duration::from_millis(250);
 
@@ -120,12 +120,14 @@ async fn carry_out(member: &Arc<Member>, inputs: &mpsc::Sender<Input>, output: O
             let done = tokio::task::spawn_blocking(move || applying.replica.apply_entries(from, &entries)).await?;
             let pause = match done {
                 Ok(_) => {
+                    *locked(&member.ledger_waits) = None;
                     member.advanced();
                     Duration::ZERO
                 }
                 // What is here can be read meanwhile.
                 Err(ReplicaError::Engine(error @ EngineError::DiskFull { .. })) => {
                     tracing::warn!(%error, "the ledger does not go on here until there is room");
+                    *locked(&member.ledger_waits) = Some(error.to_string());
                     ROOM_PAUSE
                 }
                 Err(error) => return Err(error.into()),

@@ -135,6 +135,8 @@ pub struct Member {
     reserved: Mutex<places::Reserved>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
+    /// Why no newer entries are taken.
+    ledger_waits: Mutex<Option<String>>,
     /// The study at which the registrar's last round ended.
     registered_last: Mutex<String>,
     /// How far the ledger was looked through for registrations of this node; `None`: not in this life.
@@ -228,6 +230,7 @@ impl Member {
             role: own.join.role,
             reserved: Mutex::new(places::Reserved::of_waiting(&outbox)?),
             registration_waits: Mutex::default(),
+            ledger_waits: Mutex::default(),
             registered_last: Mutex::default(),
             examined: Mutex::default(),
             suspicions: Mutex::default(),

@@ -88,7 +88,9 @@ impl Member {
         warnings.extend(self.rejected_sentence()?);
         warnings.extend(missed::warnings(&**self.archive.engine())?);
         warnings.extend(flags::warnings(&**self.archive.engine(), &self.config.dicom, now_ms())?);
-        if !caught_up {
+        if let Some(why) = &*locked(&self.ledger_waits) {
+            warnings.push(format!("the ledger does not go on here until there is room: {why}. Reading goes on"));
+        } else if !caught_up {
             warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());
         } else if let Some(age_ms) = age_ms.filter(|age_ms| *age_ms > CERTIFICATE_LATE_MS) {
             warnings.push(format!(
