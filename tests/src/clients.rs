@@ -55,6 +55,18 @@ pub fn retrieve(dicomweb: &str, studies: &[&str], to: &Path) -> Vec<PathBuf> {
     parts.iter().map(|part| PathBuf::from(part["file"].as_str().expect("a file"))).collect()
 }
 
+/// An answer's body by curl(1), and what two of its write-out variables say besides.
+#[track_caller]
+pub fn curl(url: &str, arguments: &[&str], told: [&str; 2]) -> [String; 3] {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "60", "--write-out", &format!("\n{}", told.join("\n"))]);
+    command.args(arguments).arg(url);
+    let said = run(command).success().stdout;
+    let mut parts: Vec<String> = said.rsplitn(3, '\n').map(str::to_owned).collect();
+    parts.reverse();
+    parts.try_into().unwrap_or_else(|_| panic!("three parts: {said}"))
+}
+
 /// What a browser would be sent for this address, by Python's own HTTP client.
 #[track_caller]
 pub fn page(url: &str) -> String {

@@ -23,7 +23,7 @@ mod wait;
 pub use browser::{Browser, Visit};
 pub use chance::Chance;
 pub use clients::{
-    Answer, cache_folder, dcmtk, page, python, python_program, retrieve, storescu_answers, tests_folder,
+    Answer, cache_folder, curl, dcmtk, page, python, python_program, retrieve, storescu_answers, tests_folder,
 };
 pub use device::Devices;
 pub use federation::{

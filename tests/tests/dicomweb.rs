@@ -7,12 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use tessera_tests::{
-    A, ALLIANCE, B, DataSet, Examination, Federation, Node, Outcome, Phantom, data_sets, entries_of, python, retrieve,
-    run,
+    A, ALLIANCE, B, DataSet, Examination, Federation, Node, Outcome, Phantom, curl, data_sets, entries_of, python,
+    retrieve,
 };
 
 /// Legal names, as answers give them.
@@ -61,7 +60,7 @@ impl Case {
     fn listed(&self) -> (Vec<Value>, String) {
         let query = format!("PatientID={}&IssuerOfPatientID=SITEB", self.number);
         let url = self.node().url(&format!("/dicom-web/studies?{query}"));
-        let [items, status, as_of] = curl(&url, ["%{http_code}", "%header{tessera-as-of}"]);
+        let [items, status, as_of] = curl(&url, &[], ["%{http_code}", "%header{tessera-as-of}"]);
         assert_eq!(status, "200", "{items}");
         (serde_json::from_str(&items).unwrap_or_else(|e| panic!("{e}: {items}")), as_of)
     }
@@ -95,7 +94,7 @@ impl Case {
     /// The same by curl, with these parameters in the address: the answer's text, its status and its type.
     fn asked(&self, parameters: &str) -> [String; 3] {
         let url = self.node().url(&format!("/dicom-web/studies/{}{parameters}", self.at_a.study));
-        curl(&url, ["%{http_code}", "%{content_type}"])
+        curl(&url, &[], ["%{http_code}", "%{content_type}"])
     }
 }
 
@@ -108,17 +107,6 @@ fn of_person(phantom: &Phantom, issuer: &str, identifier: &str) -> Examination {
         phantom.examinations(issuer).into_iter().filter(|examination| examination.patient_id == *number).collect();
     assert_eq!(all.len(), 1, "the person's examinations at {issuer}");
     all.remove(0)
-}
-
-/// An answer's body, and what curl can tell besides.
-fn curl(url: &str, told: [&str; 2]) -> [String; 3] {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "60", "--write-out", &format!("\n{}", told.join("\n"))]);
-    command.arg(url);
-    let said = run(command).success().stdout;
-    let mut parts: Vec<String> = said.rsplitn(3, '\n').map(str::to_owned).collect();
-    parts.reverse();
-    parts.try_into().unwrap_or_else(|_| panic!("three parts: {said}"))
 }
 
 fn as_sets(files: &[PathBuf]) -> BTreeSet<DataSet> {

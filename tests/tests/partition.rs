@@ -3,11 +3,10 @@
 //!
 //! Real processes, killed without warning. What old copies of a directory do is in `restore`.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tessera_tests::{A, ALLIANCE, B, C, D, Examination, Federation, Node, entries_of, run, study_entries, warns};
+use tessera_tests::{A, ALLIANCE, B, C, D, Examination, Federation, Node, curl, entries_of, study_entries, warns};
 
 /// What a stale holder's answer may take on a busy machine; asking it five times over takes 45 s.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
@@ -16,15 +15,10 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 fn by_dicomweb(node: &Node, examination: &Examination) -> [String; 3] {
     let url = node.url(&format!("/dicom-web/studies/{}/metadata", examination.study));
     let patient = format!("Tessera-Patient: {}", examination.patient("SITED"));
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "60", "--header", &patient]);
-    command.args(["--header", "Tessera-Purpose: treatment", "--header", "Tessera-User: li.wei"]);
-    command.args(["--header", "Accept: application/dicom+json", "--write-out", "\n%{http_code}\n%header{retry-after}"]);
-    command.arg(url);
-    let said = run(command).success().stdout;
-    let mut lines = said.rsplitn(3, '\n').map(str::to_owned);
-    let (retry_after, status, text) = (lines.next(), lines.next(), lines.next());
-    [status, retry_after, text].map(|part| part.unwrap_or_else(|| panic!("three parts: {said}")))
+    let headers = ["--header", &patient, "--header", "Tessera-Purpose: treatment", "--header", "Tessera-User: li.wei"];
+    let arguments = [&headers[..], &["--header", "Accept: application/dicom+json"]].concat();
+    let [text, status, retry_after] = curl(&url, &arguments, ["%{http_code}", "%header{retry-after}"]);
+    [status, retry_after, text]
 }
 
 #[test]
