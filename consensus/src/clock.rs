@@ -22,6 +22,9 @@ pub const CLOCK_SKEW_MS_MAX: u64 = 5_000;
 /// One part in so many is what clocks may drift apart: ten times what a poor quartz does.
 const DRIFT_PARTS: u64 = 1_000;
 
+/// What a certificate may need on its way to a node that has caught up.
+const NEWS_MS_MAX: u64 = 60_000;
+
 /// A reading of the node's two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clocks {
@@ -140,9 +143,23 @@ impl TrustedClock {
         Ok(Some(now.since(self.certified)))
     }
 
-    /// How far the wall clock has jumped ahead since a certificate last agreed with it; zero when it has not.
-    pub fn jump_ms(&self, clocks: Clocks) -> u64 {
-        self.anchor.map_or(0, |anchor| anchor.jump_ms(clocks))
+    /// How far the wall clock is ahead of the federation's time; zero when it is not, or when nothing is known of it.
+    ///
+    /// It has jumped since a certificate last agreed with it, or, in a node that has `caught_up`, stands ahead of the news
+    /// that come in and the time since. One that has not caught up reads old certificates late.
+    pub fn ahead_ms(&self, clocks: Clocks, caught_up: bool) -> u64 {
+        let jump_ms = self.anchor.map_or(0, |anchor| anchor.jump_ms(clocks));
+        let Some((boot_ms, _)) = self.least.filter(|_| caught_up) else { return jump_ms };
+        let elapsed = clocks.boot_ms.saturating_sub(boot_ms);
+        let ahead = clocks.wall.since(self.surely(clocks));
+        let explained = NEWS_MS_MAX + elapsed / DRIFT_PARTS;
+        jump_ms.max(if ahead > explained { ahead } else { 0 })
+    }
+
+    /// The time to write down where no decision rests on it: the wall clock's, unless that is known to be wrong.
+    pub fn recorded(&self, clocks: Clocks, caught_up: bool) -> UnixMillis {
+        let surely = self.surely(clocks);
+        if self.ahead_ms(clocks, caught_up) > 0 { surely } else { surely.max(clocks.wall) }
     }
 
     /// To be persisted now and then.
@@ -207,13 +224,29 @@ mod tests {
         let mut clock = clock();
         clock.certified(seconds(1000), clocks(1000, 10));
         assert_eq!(clock.now(clocks(900_000, 20)), Ok(seconds(900_000)), "what is stale is refused: the safe side");
-        assert_eq!(clock.jump_ms(clocks(900_000, 20)), 898_990_000);
+        assert_eq!(clock.ahead_ms(clocks(900_000, 20), false), 898_990_000);
+        assert_eq!(clock.recorded(clocks(900_000, 20), false), seconds(1010), "nothing is dated by it");
         assert_eq!(clock.surely(clocks(900_000, 20)), seconds(1010), "nothing is deleted for it");
         clock.certified(seconds(1012), clocks(900_002, 22));
         assert_eq!(clock.freshness_ms(clocks(1014, 24)), Ok(Some(2_000)));
         let again = TrustedClock::new(clock.floor(clocks(900_002, 24)), None, BOOT);
         assert_eq!(again.freshness_ms(clocks(1015, 25)), Ok(Some(3_000)));
-        assert_eq!(clock.jump_ms(clocks(1014, 24)), 0);
+        assert_eq!(clock.ahead_ms(clocks(1014, 24), true), 0);
+        assert_eq!(clock.recorded(clocks(1014, 24), true), seconds(1014));
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_ahead_from_the_beginning_is_known_once_the_node_has_caught_up() {
+        let mut clock = clock();
+        assert_eq!(clock.ahead_ms(clocks(900_000, 10), true), 0, "nothing is certified yet");
+        clock.certified(seconds(1000), clocks(900_000, 10));
+        assert_eq!(clock.ahead_ms(clocks(900_000, 10), false), 0, "the certificate may be an old one");
+        assert_eq!(clock.ahead_ms(clocks(900_000, 10), true), 899_000_000);
+        assert_eq!(clock.recorded(clocks(900_010, 20), true), seconds(1010));
+        // On its way, and drifting apart in a day without news.
+        assert_eq!(clock.ahead_ms(clocks(1060, 10), true), 0);
+        assert_eq!(clock.ahead_ms(clocks(1000 + 86_400 + 140, 10 + 86_400), true), 0);
+        assert_eq!(clock.ahead_ms(clocks(1000 + 86_400 + 150, 10 + 86_400), true), 150_000);
     }
 
     #[test]

@@ -260,7 +260,7 @@ pub enum Consent {
         #[arg(long, default_value = "treatment", help = PURPOSE)]
         purpose: String,
         /// Days until the grant ends, from its recording
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
         days: u32,
     },
     /// Record that the patient allows a site to see the images
@@ -279,7 +279,7 @@ pub enum Consent {
         #[arg(long, value_name = "CODE")]
         patient_code: Option<String>,
         /// Days until it ends
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
         days: u32,
     },
     /// Take a consent back by its number: revoked where it was recorded, denied by this hospital elsewhere

@@ -18,7 +18,7 @@ use crate::control::wire::{
     LookupsDone, Progress, StatusDone,
 };
 use crate::home::Home;
-use crate::say::say;
+use crate::say::{self, say};
 use crate::{demo, founding, node};
 
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -29,7 +29,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Join(options) => founding::join(options),
         Command::Node(options) => node::run(options).await,
         Command::Config(dir) => {
-            say!("{}", Config::read(&Home::new(&dir.dir).config())?.to_toml().trim_end());
+            say::lines(&Config::read(&Home::new(&dir.dir).config())?.to_toml());
             Ok(())
         }
         Command::Demo(options) => demo::run(options).await,
@@ -68,8 +68,7 @@ fn bar() -> impl FnMut(Progress) {
 }
 
 fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    say!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    Ok(say::json(value)?)
 }
 
 async fn status(options: cli::Status) -> anyhow::Result<()> {
@@ -114,7 +113,7 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
     let request = ImportCall { paths: paths.collect::<anyhow::Result<_>>()? };
     let done: ImportDone = call(&socket(&options.dir), "/import", &request, bar()).await?;
     for (path, why) in &done.refused {
-        eprintln!("not taken: {}: {why}", path.display());
+        say::error(&format!("not taken: {}: {why}", path.display()));
     }
     say!(
         "{} objects stored ({:.1} MB), {} known already, {} variants, {} quarantined, {} files not taken",
@@ -139,7 +138,7 @@ async fn crosswalk(options: cli::Crosswalk) -> anyhow::Result<()> {
         let request = CrosswalkCall { csv: part.to_owned(), remove: options.remove };
         let done: CrosswalkDone = call(&socket(&options.dir), "/crosswalk", &request, ignore).await?;
         for (line, why) in &done.refused {
-            eprintln!("line {}: {why}", before + line);
+            say::error(&format!("line {}: {why}", before + line));
         }
         before += part.lines().count() as u64;
         all.add(&done);
@@ -191,14 +190,14 @@ async fn history(options: cli::History) -> anyhow::Result<()> {
             ""
         };
         say!(
-            "{:<10} {:<8} {:<14} {:>5} objects  {}{place}\n           {}",
+            "{:<10} {:<8} {:<14} {:>5} objects  {}{place}",
             study.study_date,
             study.modalities.join("+"),
             study.body_region,
             study.objects,
-            study.site_name,
-            study.study_uid
+            study.site_name
         );
+        say!("           {}", study.study_uid);
         if let Some(link) = study.by_link(&study.under) {
             say!("           {link}");
         }

@@ -18,6 +18,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rand::RngCore;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::FederationId;
 use tessera_consensus::keys::SigningKey;
@@ -33,10 +34,24 @@ pub enum HomeError {
     #[error("{path} is damaged ({why}); restore it from a backup")]
     Damaged { path: PathBuf, why: String },
     #[error(
+        "others than its owner may read {path} (mode {mode:03o}), and who has its keys is this node. If nobody has read \
+         it: chmod 600 {path}. Otherwise this node needs a new identity"
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error(
         "{0} is missing. A core node restored from a backup comes back under a new identity: \
          its core directory is never part of a backup"
     )]
     NoCheckpointKey(PathBuf),
+}
+
+impl HomeError {
+    /// No room, or no open file, which may be otherwise soon.
+    pub fn is_for_now(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let code = source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
 }
 
 /// The paths of one node.
@@ -103,6 +118,9 @@ impl Home {
 
     pub fn load_secrets(&self) -> Result<Secrets, HomeError> {
         let path = self.secrets();
+        for secret in [&path, &self.checkpoint_key()] {
+            is_private(secret)?;
+        }
         let json = Zeroizing::new(fs::read(&path).map_err(|source| HomeError::Io { path: path.clone(), source })?);
         let damaged = |why: String| HomeError::Damaged { path: path.clone(), why };
         let file: SecretsFile = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
@@ -110,6 +128,14 @@ impl Home {
         let key = fs::read(&key_path).map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         let key: [u8; 32] = key.try_into().map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         file.into_secrets(key).map_err(damaged)
+    }
+}
+
+/// A backup that was put back, or a careless copy, may have made it readable. What is missing is told by its reader.
+fn is_private(path: &Path) -> Result<(), HomeError> {
+    match fs::metadata(path).map(|found| found.permissions().mode() & 0o777) {
+        Ok(mode) if mode & 0o077 != 0 => Err(HomeError::Exposed { path: path.to_owned(), mode }),
+        _ => Ok(()),
     }
 }
 
@@ -238,6 +264,14 @@ mod tests {
         assert!(matches!(home.create(), Err(HomeError::Exists(_))));
         let mode = fs::metadata(home.secrets()).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        for secret in [home.secrets(), home.checkpoint_key()] {
+            let allow = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).expect("permissions");
+            allow(0o640);
+            let refused = home.load_secrets().expect_err("its group may read it").to_string();
+            assert!(refused.contains("(mode 640)") && refused.contains("chmod 600"), "{refused}");
+            allow(0o400);
+            assert!(home.load_secrets().is_ok(), "read-only is as private");
+        }
         fs::remove_dir_all(home.core()).expect("remove");
         assert!(matches!(home.load_secrets(), Err(HomeError::NoCheckpointKey(_))));
     }

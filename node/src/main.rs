@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod commands;
 mod config;
+mod connections;
 mod control;
 mod demo;
 mod dicom;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tessera: {error:#}");
+            say::error(&format!("tessera: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -23,6 +23,7 @@ use crate::archive::sink::ArchiveSink;
 use crate::archive::{self, Archive, scrubbing};
 use crate::cli;
 use crate::config::Config;
+use crate::connections;
 use crate::control::server::{route, serve};
 use crate::control::wire::{
     ConsentCodeCall, ConsentGrantCall, ConsentRevokeCall, CrosswalkCall, FetchCall, HistoryCall, IdCall, ImportCall,
@@ -44,6 +45,7 @@ pub async fn run(options: cli::Node) -> anyhow::Result<()> {
     if let Some(parent) = options.until_parent_ends {
         ending::end_with(parent)?;
     }
+    connections::allow_open_files();
     let mut ending = Ending::listen()?;
     let mut running = tokio::select! {
         running = start(Home::new(&options.dir.dir)) => running?,

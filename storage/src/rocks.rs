@@ -31,7 +31,7 @@ use crate::flusher::Flusher;
 use crate::memory::DeadView;
 use crate::synced::{self, Synced};
 
-/// Open files: a province of records fits into it, and it stays below the usual limit of 1,024 descriptors.
+/// Open files of one database: a province of records fits into it.
 const OPEN_FILES_MAX: i32 = 512;
 /// Memory for unflushed writes across all tables, bytes.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
@@ -40,6 +40,8 @@ const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// RocksDB's own message log: files kept and bytes in each.
 const MESSAGE_LOG_FILES: usize = 4;
 const MESSAGE_LOG_BYTES: usize = 4 * 1024 * 1024;
+/// Free space that nothing is written into any more: a log write that finds none ends the engine.
+const LAST_BYTES: u64 = 16 * 1024 * 1024;
 /// Compaction and flush threads: a small machine serves DICOM at the same time.
 const BACKGROUND_JOBS: i32 = 2;
 
@@ -50,7 +52,7 @@ pub struct EngineOptions {
     pub sync: bool,
     /// Memory for cached blocks, bytes.
     pub block_cache_bytes: usize,
-    /// Free space below which batches that put something are refused, bytes.
+    /// Free space below which batches that put something are refused, bytes; those that only delete, below 16 MiB.
     pub reserve_bytes: u64,
 }
 
@@ -74,6 +76,8 @@ struct Store {
     reserve_bytes: u64,
     /// Free space was below the reserve when last looked at.
     low_space: AtomicBool,
+    /// It was so low that not even what deletes may be written.
+    no_space: AtomicBool,
 }
 
 impl RocksEngine {
@@ -95,6 +99,7 @@ impl RocksEngine {
             directory: directory.to_owned(),
             reserve_bytes: options.reserve_bytes,
             low_space: AtomicBool::new(false),
+            no_space: AtomicBool::new(false),
         });
         store.look_at_free_space()?;
         let synced = store.check_synced()?;
@@ -188,6 +193,7 @@ impl Store {
         let found = found.map_err(|error| EngineError::Io { detail: format!("statvfs: {error}") })?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
         self.low_space.store(free < self.reserve_bytes, Ordering::Relaxed);
+        self.no_space.store(free < self.reserve_bytes.min(LAST_BYTES), Ordering::Relaxed);
         Ok(())
     }
 
@@ -198,7 +204,8 @@ impl Store {
         }
         self.look_at_free_space()?;
         let puts = batch.operations().iter().any(|operation| matches!(operation, Operation::Put { .. }));
-        if puts && self.low_space.load(Ordering::Relaxed) {
+        let wanted = if puts { &self.low_space } else { &self.no_space };
+        if wanted.load(Ordering::Relaxed) {
             let detail = format!("less than {} bytes free in {}", self.reserve_bytes, self.directory.display());
             return Err(EngineError::DiskFull { detail });
         }

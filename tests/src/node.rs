@@ -4,6 +4,7 @@
 //! sent to by DCMTK. What several nodes do together is in `federation`. Invariant: a node that was started answers,
 //! or the test has failed with its log.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::clients::{dcmtk, python};
-use crate::{Outcome, Process, Scratch, free_port, tessera, tessera_program, viewer_folder, wait_until};
+use crate::{Outcome, Process, Scratch, free_port, run, tessera, tessera_program, viewer_folder, wait_until};
 
 /// How long a node may take from its start to its first answer.
 pub const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -19,6 +20,9 @@ pub const START_DEADLINE: Duration = Duration::from_secs(60);
 pub const WORK_DEADLINE: Duration = Duration::from_secs(120);
 /// Short, so that a test need not wait for a study to be called complete.
 const QUIET_PERIOD_MS: u64 = 500;
+
+/// Folders of a node that a test may put on small disks: its ledger, and what a core node has beside it.
+const SMALL_DISKS: [&str; 2] = ["federation", "core"];
 
 /// What a node is in its federation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,7 @@ pub struct Node {
     pub peer: u16,
     logs: PathBuf,
     filter: Option<String>,
-    small_ledger_mib: Option<u32>,
+    small_disks_mib: Option<u32>,
     process: Option<Process>,
 }
 
@@ -105,7 +109,7 @@ impl Node {
         }
         tessera(&arguments).success();
         let logs = scratch.path().to_path_buf();
-        Node { seat, directory, dicom, http, core, peer, logs, filter: None, small_ledger_mib: None, process: None }
+        Node { seat, directory, dicom, http, core, peer, logs, filter: None, small_disks_mib: None, process: None }
     }
 
     /// What the node logs from its next start on (`TESSERA_LOG`).
@@ -113,42 +117,55 @@ impl Node {
         self.filter = Some(filter.to_owned());
     }
 
-    /// From its next start on its ledger lies on a file system of its own, in memory and of this size.
-    pub fn ledger_on_small_disk(&mut self, mib: u32) {
-        self.small_ledger_mib = Some(mib);
+    /// From its next start on its ledger, and a core node's log, lie on file systems of their own, in memory and each of
+    /// this size.
+    pub fn ledger_on_small_disks(&mut self, mib: u32) {
+        self.small_disks_mib = Some(mib);
     }
 
-    /// Takes so much of that file system away.
+    /// Takes so much of each away, or all that there is.
     #[track_caller]
-    pub fn fill_small_disk(&mut self, mib: usize) {
-        let filler = self.small_disk_filler();
-        std::fs::write(&filler, vec![0; mib << 20]).unwrap_or_else(|e| panic!("{}: {e}", filler.display()));
+    pub fn fill_small_disks(&mut self, mib: usize) {
+        for filler in self.small_disk_fillers() {
+            match std::fs::write(&filler, vec![0; mib << 20]) {
+                Err(error) if error.kind() != ErrorKind::StorageFull => panic!("{}: {error}", filler.display()),
+                _ => {}
+            }
+        }
     }
 
     #[track_caller]
-    pub fn empty_small_disk(&mut self) {
-        std::fs::remove_file(self.small_disk_filler()).expect("the filler is there");
+    pub fn empty_small_disks(&mut self) {
+        self.small_disk_fillers().iter().for_each(|filler| std::fs::remove_file(filler).expect("the filler is there"));
     }
 
-    /// As the node's process sees it.
-    fn small_disk_filler(&mut self) -> PathBuf {
-        let ledger = self.ledger_folder();
-        let below = ledger.strip_prefix("/").expect("an absolute path");
-        Path::new("/proc").join(self.process().id().to_string()).join("root").join(below).join("filler")
+    /// As the node's process sees them.
+    fn small_disk_fillers(&mut self) -> [PathBuf; 2] {
+        let root = Path::new("/proc").join(self.process().id().to_string()).join("root");
+        SMALL_DISKS.map(|disk| {
+            let folder = self.directory.join(disk);
+            root.join(folder.strip_prefix("/").expect("an absolute path")).join("filler")
+        })
     }
 
-    fn ledger_folder(&self) -> PathBuf {
-        self.directory.join("federation")
-    }
-
-    /// In a mount namespace of its own, where the ledger's folder is a small file system with what was in it.
-    fn on_small_disk(&self, mib: u32) -> Command {
-        const MOUNTED: &str = "set -e; cp -a \"$1\" \"$1.before\"; mount -t tmpfs -o size=\"$2\"m tmpfs \"$1\"; \
-                               cp -a \"$1.before/.\" \"$1\"; exec \"$3\" node --dir \"$4\"";
+    /// In a mount namespace of its own, where these folders are small file systems with what was in them.
+    fn on_small_disks(&self, mib: u32) -> Command {
+        const MOUNTED: &str = "set -e; for disk in \"$1\"/federation \"$1\"/core; do cp -a \"$disk\" \"$disk.before\"; \
+                               mount -t tmpfs -o size=\"$2\"m tmpfs \"$disk\"; cp -a \"$disk.before/.\" \"$disk\"; done; \
+                               exec \"$3\" node --dir \"$1\"";
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", MOUNTED, "sh"]);
-        command.arg(self.ledger_folder()).arg(mib.to_string()).arg(tessera_program()).arg(&self.directory);
+        command.arg(&self.directory).arg(mib.to_string()).arg(tessera_program());
         command
+    }
+
+    /// How many files the running program may have open from now on: none beyond those that it has, where it has more.
+    #[track_caller]
+    pub fn open_files_max(&mut self, files: u32) {
+        let pid = self.process().id().to_string();
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &pid, &format!("--nofile={files}:")]);
+        run(command).success();
     }
 
     /// Starts the program and waits until it answers.
@@ -174,7 +191,7 @@ impl Node {
             command.arg("node").arg("--dir").arg(&self.directory);
             command
         };
-        let mut command = self.small_ledger_mib.map_or_else(command, |mib| self.on_small_disk(mib));
+        let mut command = self.small_disks_mib.map_or_else(command, |mib| self.on_small_disks(mib));
         if let Some(filter) = &self.filter {
             command.env("TESSERA_LOG", filter);
         }

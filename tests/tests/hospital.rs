@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tessera_tests::{
-    Chance, Devices, Node, Process, Role, START_DEADLINE, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, free_port,
-    kept_exactly, large_object, let_pass, python, registered_once, run, small_objects, tessera, tessera_program,
-    wait_until,
+    Chance, Devices, Node, Process, Role, START_DEADLINE, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, files_below,
+    free_port, kept_exactly, large_object, let_pass, python, registered_once, run, small_objects, tessera,
+    tessera_program, wait_until,
 };
 
 struct Hospital {
@@ -180,6 +180,14 @@ fn unknown_senders_are_put_aside_and_a_resend_never_jams_the_queue() {
     assert_eq!(status["studies"], 0, "a stranger's images are never indexed");
     assert!(status["quarantined"].as_u64() > Some(0));
     hospital.run(&["quarantine"]).success().says("not on the list");
+
+    // Of a stranger, too, a damaged object is not answered as if all were well.
+    let cut = hospital.scratch.path().join("cut.dcm");
+    let whole = std::fs::read(&files_below(&phantom.join("SITEA"))[0]).expect("a file");
+    std::fs::write(&cut, &whole[..whole.len() - 1_001]).expect("written");
+    let sent = python("store_all.py", &["--port", &port, &cut.display().to_string()]).success().json_lines();
+    assert_eq!((&sent[0]["outcome"], &sent[0]["status"]), (&"stored".into(), &"B007".into()), "{sent:?}");
+    hospital.run(&["quarantine"]).success().says("[dicom.sender]; the data set is cut off or broken");
     hospital.run(&["import", &folder]).success().says("0 variants");
     hospital.run(&["import", &folder]).success().says("0 objects stored");
 }

@@ -4,9 +4,11 @@
 //! system in memory. What a disk that is really full does to the packs is tested in `storage`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tessera_tests::{
-    Federation, Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, files_below, python, wait_until, warns,
+    Federation, Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, files_below, let_pass, python,
+    wait_until, warns,
 };
 
 const HOSPITAL: Seat = Seat::new("hospital-a", "SITEA", Role::Core);
@@ -46,6 +48,8 @@ fn a_disk_without_room_refuses_new_images_and_says_so_everywhere() {
 /// A ledger's database keeps 256 MiB free.
 const LEDGER_MIB: u32 = 600;
 const FILLER_MIB: usize = 400;
+/// Longer than a core certifies nothing, and than anything is tried again.
+const FULL_FOR: Duration = Duration::from_secs(12);
 
 #[test]
 fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_has() {
@@ -55,11 +59,11 @@ fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_h
     federation.nodes[1].send(&[phantom.of("SITED")]);
     federation.settle();
     federation.nodes[1].kill();
-    federation.nodes[1].ledger_on_small_disk(LEDGER_MIB);
+    federation.nodes[1].ledger_on_small_disks(LEDGER_MIB);
     federation.nodes[1].start();
     federation.settle();
 
-    federation.nodes[1].fill_small_disk(FILLER_MIB);
+    federation.nodes[1].fill_small_disks(FILLER_MIB);
     let before = federation.nodes[1].status().expect("it answers");
     federation.nodes[0].send(&[phantom.of("SITEA")]);
     wait_until("the member to find no room", WORK_DEADLINE, || {
@@ -72,10 +76,41 @@ fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_h
     let behind = federation.nodes[1].status().expect("it answers");
     assert!(behind["certified_size"].as_u64() < ahead["certified_size"].as_u64(), "{behind:#}, after {before:#}");
 
-    federation.nodes[1].empty_small_disk();
+    federation.nodes[1].empty_small_disks();
     let states = federation.settle();
     assert_eq!(states[1]["certified_size"], states[0]["certified_size"]);
     assert_eq!(states[1]["state_digest"], states[0]["state_digest"], "what was refused left its trace");
+}
+
+#[test]
+fn a_hospital_of_its_own_whose_disk_is_full_to_the_last_byte_goes_on_when_there_is_room() {
+    let scratch = Scratch::new();
+    let phantom = Phantom::generate(scratch.path(), &["SITEA"], &["--patients", "2", "--slices", "2"]);
+    let (first, then) = (&phantom.examinations("SITEA")[0], &phantom.examinations("SITEA")[1]);
+    let mut node = Node::init(&scratch, HOSPITAL);
+    node.ledger_on_small_disks(LEDGER_MIB);
+    node.start();
+    let is_registered = |studies: u64| {
+        move |status: &serde_json::Value| status["outbox_pending"] == 0 && entries_of(status, "study") == studies
+    };
+    node.send(&first.files);
+    node.await_status("its first study", is_registered(1));
+
+    node.fill_small_disks(LEDGER_MIB as usize);
+    node.send(&then.files);
+    // Neither its log nor the signing guard finds room; so nothing is certified, and nothing is said to be.
+    let waits = |status: &serde_json::Value| warns(status, "the ledger does not go on here until");
+    let full = node.await_status("it to find no room", waits);
+    let_pass(FULL_FOR);
+    let later = node.await_status("it to wait", waits);
+    assert_eq!(later["certified_at"], full["certified_at"]);
+    assert_eq!(node.instances(&first.study).len(), first.files.len(), "its own images can't be read");
+    assert_eq!(node.instances(&then.study).len(), then.files.len(), "nor what came meanwhile");
+
+    node.empty_small_disks();
+    let status = node.await_status("it to go on", is_registered(2));
+    assert!(!waits(&status), "{status:#}");
+    node.kill();
 }
 
 fn pack_bytes(node: &Node) -> u64 {

@@ -256,6 +256,11 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         self.seat
     }
 
+    /// Why this node's part in Raft waits, if its disk has no room.
+    pub fn waits_for_room(&self) -> Option<String> {
+        self.log.waits_for_room()
+    }
+
     pub fn status(&self) -> CoreStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -2,14 +2,19 @@
 //!
 //! Reads are synchronous against the engine. What must be on the disk before it counts completes through the
 //! engine's callbacks: an append by openraft's own callback, a vote by a channel that this task awaits.
+//!
+//! A write that the disk has no room for is tried again until it has: for openraft an error would be the end of its task
+//! for good. Meanwhile this node is to the others what one that was paused is: they go on, under another leader.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
+use std::time::Duration;
 
 use futures::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{AsyncRuntime, OptionalSend, RaftLogReader};
+use tessera_storage::engine::EngineError;
 
 use super::log_store::{LogError, LogStore};
 use super::types::{LogEntry, LogId, TypeConfig, Vote};
@@ -56,6 +61,42 @@ impl<Rt: AsyncRuntime> RaftLogReader<TypeConfig<Rt>> for LogStore {
     }
 }
 
+/// Pause before a write is tried again on a disk without room.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+impl LogStore {
+    /// Until there is room for `write`.
+    pub(super) async fn with_room<Rt: AsyncRuntime, T, E>(
+        &self,
+        full: impl Fn(&E) -> Option<&EngineError>,
+        mut write: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut waited = false;
+        loop {
+            let written = write();
+            match written.as_ref().err().and_then(&full) {
+                Some(error @ EngineError::DiskFull { .. }) => {
+                    if !std::mem::replace(&mut waited, true) {
+                        tracing::warn!(%error, "this core node takes no part in Raft until there is room");
+                    }
+                    self.note_waiting(Some(error.to_string()));
+                }
+                _ => {
+                    if waited {
+                        self.note_waiting(None);
+                    }
+                    return written;
+                }
+            }
+            Rt::sleep(ROOM_PAUSE).await;
+        }
+    }
+
+    async fn writes<Rt: AsyncRuntime, T>(&self, write: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
+        self.with_room::<Rt, T, LogError>(LogError::engine, write).await
+    }
+}
+
 impl<Rt: AsyncRuntime> RaftLogStorage<TypeConfig<Rt>> for LogStore {
     type LogReader = LogStore;
 
@@ -68,12 +109,12 @@ impl<Rt: AsyncRuntime> RaftLogStorage<TypeConfig<Rt>> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let durable = self.submit_vote(*vote)?;
+        let durable = self.writes::<Rt, _>(|| self.submit_vote(*vote)).await?;
         durable.await.map_err(|_| LogError::Closed)?
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        Ok(self.write_committed(committed)?)
+        Ok(self.writes::<Rt, _>(|| self.write_committed(committed)).await?)
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
@@ -85,14 +126,17 @@ impl<Rt: AsyncRuntime> RaftLogStorage<TypeConfig<Rt>> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        Ok(self.append_entries(entries, move |result| callback.io_completed(result))?)
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        let appended = self.writes::<Rt, _>(|| self.append_entries(&entries)).await?;
+        self.when_durable(appended, move |result| callback.io_completed(result));
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
-        Ok(self.truncate_to(last_log_id)?)
+        Ok(self.writes::<Rt, _>(|| self.truncate_to(last_log_id)).await?)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        Ok(self.purge_to(log_id)?)
+        Ok(self.writes::<Rt, _>(|| self.purge_to(log_id)).await?)
     }
 }

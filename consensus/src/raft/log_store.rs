@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. Append, vote, truncate and purge are submitted in the order of the calls, so the disk holds a prefix of them.
-//!    Nothing waits for the disk in here: completions come from the engine's `on_durable`.
+//!    Nothing waits for the disk in here: completions come from the engine's `on_durable`. Only where there is no room
+//!    for a write does openraft's task wait, and with it this node's part in Raft (`log_storage`); the others go on.
 //! 2. The batches in the log form one chain: each names the hash of the one before it, the first the genesis.
 //!    A batch that does not is never written ([`LogStore::append_entries`] is the last of the checks, the first is
 //!    [`super::admission`]).
@@ -76,6 +77,16 @@ pub enum LogError {
     Closed,
 }
 
+impl LogError {
+    /// The engine's error, if it is one.
+    pub(super) fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl From<LogError> for io::Error {
     fn from(error: LogError) -> Self {
         io::Error::other(error)
@@ -98,6 +109,15 @@ struct State {
     appended: Ticket,
     /// Who waits for a batch to become the newest.
     awaited: Option<(Hash, oneshot::Sender<()>)>,
+    waits_for_room: Option<String>,
+}
+
+/// What was appended and is not durable yet.
+pub(super) struct Appended {
+    ticket: Ticket,
+    last: Option<LogId>,
+    /// Of the marks, when it was appended.
+    era: u64,
 }
 
 struct Shared {
@@ -182,7 +202,7 @@ impl LogStore {
         let last = last.max(purged.map(|(id, _)| id));
         check_mark(marks.mark(), last, vote)?;
         let tip = chain_tip(&*engine, last, purged, genesis)?;
-        let state = State { vote, committed, purged, last, tip, expected: None, appended: Ticket::ZERO, awaited: None };
+        let state = State { vote, committed, purged, last, tip, ..State::default() };
         Ok(Self { shared: Arc::new(Shared { engine, marks: Arc::new(marks), genesis, state: Mutex::new(state) }) })
     }
 
@@ -263,13 +283,9 @@ impl LogStore {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes entries; `done` runs when they are durable. The lock is held over the submits, so that the state in
-    /// memory and the engine see writes in one order.
-    pub(super) fn append_entries(
-        &self,
-        entries: impl IntoIterator<Item = LogEntry>,
-        done: impl FnOnce(Result<(), io::Error>) + Send + 'static,
-    ) -> Result<(), LogError> {
+    /// Writes entries, to be called again with the same where the disk had no room. The lock is held over the submits,
+    /// so that the state in memory and the engine see writes in one order.
+    pub(super) fn append_entries(&self, entries: &[LogEntry]) -> Result<Appended, LogError> {
         let mut state = self.lock();
         let (mut last, mut tip) = (state.last, state.tip);
         let mut batches = vec![Batch::new()];
@@ -287,7 +303,7 @@ impl LogStore {
                 batches.push(Batch::new());
             }
             if let Some(batch) = batches.last_mut() {
-                batch.put(RAFT_LOG, log_key(id.index), wire::to_bytes(&WireEntry::from(&entry)));
+                batch.put(RAFT_LOG, log_key(id.index), wire::to_bytes(&WireEntry::from(entry)));
             }
         }
         let mut ticket = Ticket::ZERO;
@@ -299,8 +315,13 @@ impl LogStore {
             // Nobody listens any more when the caller was dropped.
             let _ = waiter.send(());
         }
-        let (marks, era) = (self.shared.marks.clone(), self.shared.marks.era());
-        drop(state);
+        Ok(Appended { ticket, last, era: self.shared.marks.era() })
+    }
+
+    /// `done` runs when what was appended is durable.
+    pub(super) fn when_durable(&self, appended: Appended, done: impl FnOnce(Result<(), io::Error>) + Send + 'static) {
+        let Appended { ticket, last, era } = appended;
+        let marks = self.shared.marks.clone();
         let completed = move |result: Result<(), EngineError>| {
             let marked = result.map_err(io::Error::other).and_then(|()| match last {
                 Some(last) => marks.appended(era, last.index),
@@ -309,7 +330,15 @@ impl LogStore {
             done(marked);
         };
         self.shared.engine.on_durable(ticket, Box::new(completed));
-        Ok(())
+    }
+
+    /// Why this node's part in Raft waits for room on the disk, if it does.
+    pub fn waits_for_room(&self) -> Option<String> {
+        self.lock().waits_for_room.clone()
+    }
+
+    pub(super) fn note_waiting(&self, why: Option<String>) {
+        self.lock().waits_for_room = why;
     }
 
     /// Completes when the entry at `index`, which the log holds, is durable here. What a majority has committed may

@@ -57,6 +57,16 @@ pub enum StateMachineError {
     Differs { size: u64 },
 }
 
+impl StateMachineError {
+    /// The engine's error, if it is one.
+    fn engine(&self) -> Option<&EngineError> {
+        match self {
+            Self::Engine(error) | Self::Replica(ReplicaError::Engine(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl From<StateMachineError> for io::Error {
     fn from(error: StateMachineError) -> Self {
         io::Error::other(error)
@@ -114,11 +124,11 @@ impl StateMachine {
     }
 
     /// Applies one committed entry and writes the new position with it.
-    fn apply_entry(&mut self, entry: LogEntry) -> Result<BatchReceipt, StateMachineError> {
+    fn apply_entry(&mut self, entry: &LogEntry) -> Result<BatchReceipt, StateMachineError> {
         let mut position = Position { last: Some(entry.log_id), ..self.position.clone() };
-        let receipt = match entry.payload {
+        let receipt = match &entry.payload {
             EntryPayload::Normal(batch) => {
-                position.tip = Tip::of(&batch);
+                position.tip = Tip::of(batch);
                 let applied = self.replica.apply_batch(batch.batch(), position.record())?;
                 (self.listener)(&applied);
                 BatchReceipt { commands: applied.outcomes }
@@ -128,7 +138,7 @@ impl StateMachine {
                 BatchReceipt::default()
             }
             EntryPayload::Membership(membership) => {
-                position.membership = StoredMembership::new(Some(entry.log_id), membership);
+                position.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
                 self.replica.engine().submit(position.record())?;
                 BatchReceipt::default()
             }
@@ -260,7 +270,9 @@ impl<Rt: AsyncRuntime> RaftStateMachine<TypeConfig<Rt>> for StateMachine {
         while let Some((entry, responder)) = entries.try_next().await? {
             // The ledger's disk may be faster than the log's: after a power cut the ledger would be ahead of the log.
             self.log.durable(entry.log_id.index).await?;
-            let receipt = self.apply_entry(entry)?;
+            let log = self.log.clone();
+            let apply = || self.apply_entry(&entry);
+            let receipt = log.with_room::<Rt, _, _>(StateMachineError::engine, apply).await?;
             if let Some(responder) = responder {
                 responder.send(receipt);
             }

@@ -73,6 +73,8 @@ impl From<StoreError> for IngestError {
 #[derive(Clone, Debug)]
 pub struct Filed {
     pub standing: Standing,
+    /// It is kept as it came, cut off or broken, whatever else is said of it.
+    pub is_damaged: bool,
     pub bytes: u64,
 }
 
@@ -97,7 +99,7 @@ impl Archive {
         let (record, bytes) = begun.await.map_err(|error| died(&error.to_string()))??;
         let receipt: PackReceipt = receiver.await.map_err(|_| died("the writer ended"))??;
         let standing = self.file(&record, receipt.id)?;
-        Ok(Filed { standing, bytes })
+        Ok(Filed { standing, is_damaged: record.is_damaged, bytes })
     }
 
     /// Reads, checks, hashes, seals and queues: the part that costs processor time.
@@ -160,7 +162,7 @@ impl Archive {
         let (hash, size) = (*done.hash.digest(), done.object_bytes);
         let record = ObjectRecord { description, receipt, hash, size, is_damaged: describe::is_damaged(&facts) };
         let standing = self.file(&record, done.id)?;
-        Ok(Filed { standing, bytes: done.object_bytes })
+        Ok(Filed { standing, is_damaged: record.is_damaged, bytes: done.object_bytes })
     }
 
     /// Gives up bytes that were kept only to be looked at. Nothing else would: what is in no list can't be discarded,

@@ -10,7 +10,7 @@ use anyhow::Context;
 use tessera_storage::pixels::ObjectHash;
 
 use super::Archive;
-use super::catalogue::{self, Description, ObjectRecord, Standing};
+use super::catalogue::{self, Description, ObjectRecord, Quarantine, Standing};
 use super::quarantine::{self, Became, Decision, Ground, Item, ItemId, Selection, Why};
 use super::releasing::Action;
 use crate::control::server::Reporter;
@@ -172,7 +172,11 @@ fn shown_as(id: &ItemId, why: Why, record: &ObjectRecord) -> QuarantineShown {
         },
         sop_instance: d.sop_instance.clone(),
         study_uid: d.study.clone(),
-        why: why.sentence().to_owned(),
+        why: match why {
+            Why::Quarantined(Quarantine::Damaged) => why.sentence().to_owned(),
+            _ if record.is_damaged => format!("{}; {}", why.sentence(), Quarantine::Damaged.sentence()),
+            _ => why.sentence().to_owned(),
+        },
         bytes: record.size,
         patient: format!("{}/{}", d.issuer, d.patient_id),
         patient_name: d.patient_name.clone(),

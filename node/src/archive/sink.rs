@@ -21,10 +21,11 @@ pub struct ArchiveSink(pub Arc<Archive>);
 
 pub fn outcome(result: Result<Filed, IngestError>) -> StoreOutcome {
     match result {
+        // Whatever it is put aside for besides: the sender may hold a whole one.
+        Ok(filed) if filed.is_damaged => StoreOutcome::Damaged { reason: Quarantine::Damaged.sentence().into() },
         Ok(filed) => match filed.standing {
             Standing::New | Standing::Known => StoreOutcome::Stored,
             Standing::Variant => StoreOutcome::Variant,
-            Standing::Quarantined(why @ Quarantine::Damaged) => StoreOutcome::Damaged { reason: why.sentence().into() },
             Standing::Quarantined(_) => StoreOutcome::Quarantined,
         },
         Err(error) => refused(&error),
@@ -129,6 +130,19 @@ mod tests {
     use super::super::ArchiveError;
     use super::super::catalogue::CatalogueError;
     use super::*;
+
+    #[test]
+    fn a_damaged_object_is_told_as_one_whatever_else_it_is_put_aside_for() {
+        for (standing, is_damaged, expected) in [
+            (Standing::New, false, 0x0000),
+            (Standing::Quarantined(Quarantine::UnknownSender), false, 0x0000),
+            (Standing::Quarantined(Quarantine::UnknownSender), true, 0xB007),
+            (Standing::Quarantined(Quarantine::Damaged), true, 0xB007),
+        ] {
+            let told = outcome(Ok(Filed { standing, is_damaged, bytes: 1 })).outcome();
+            assert_eq!(told.dimse(), expected, "{told:?}");
+        }
+    }
 
     #[test]
     fn a_full_disk_is_told_as_one_whoever_noticed_it() {

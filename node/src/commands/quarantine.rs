@@ -12,7 +12,7 @@ use crate::control::wire::{
     DecisionShown, QuarantineDecideCall, QuarantineDecideDone, QuarantineDecisionsCall, QuarantineDecisionsDone,
     QuarantineListCall, QuarantineListDone, QuarantineShowCall, QuarantineShowDone, QuarantineShown,
 };
-use crate::say::say;
+use crate::say::{self, say};
 
 /// Items that one call decides about.
 const DECIDED_AT_ONCE: u32 = 10_000;
@@ -173,5 +173,5 @@ fn told(done: &QuarantineDecideDone) {
         (done.discarded, "discarded"),
     ];
     lines.iter().filter(|(count, _)| *count > 0).for_each(|(count, what)| say!("{count} {what}"));
-    done.refused.iter().for_each(|(item, why)| eprintln!("{item}: {why}"));
+    done.refused.iter().for_each(|(item, why)| say::error(&format!("{item}: {why}")));
 }

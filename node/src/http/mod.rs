@@ -14,6 +14,7 @@ mod fetching;
 mod guard;
 mod negotiation;
 mod origin;
+mod server;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -31,6 +32,8 @@ use crate::archive::Archive;
 use crate::archive::catalogue::StudyRecord;
 use crate::archive::copies::CopyRecord;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
+
+pub use server::{Limits, serve};
 
 /// What the pages and DICOMweb ask of this node as a member of the federation.
 pub trait Federated: Send + Sync + 'static {

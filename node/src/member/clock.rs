@@ -62,14 +62,33 @@ impl Member {
         locked(&self.clock).surely(clocks())
     }
 
+    /// The time to write down ([`TrustedClock::recorded`]): a clock that is wrong for a day must date nothing for ever.
+    pub fn recorded_now(&self) -> UnixMillis {
+        let caught_up = self.progress.borrow().caught_up;
+        locked(&self.clock).recorded(clocks(), caught_up)
+    }
+
+    /// That the wall clock stands ahead, in a sentence.
+    fn ahead_sentence(&self) -> Option<String> {
+        let caught_up = self.progress.borrow().caught_up;
+        let ahead_ms = locked(&self.clock).ahead_ms(clocks(), caught_up);
+        (ahead_ms > 0).then(|| {
+            let seconds = ahead_ms / 1000;
+            format!("this machine's clock is {seconds} s ahead of what the federation certified: set the clock")
+        })
+    }
+
+    /// Now, for what a person is promised to last so long from here: refused while the clock is known to be wrong.
+    pub fn promised_from(&self) -> anyhow::Result<UnixMillis> {
+        match self.ahead_sentence() {
+            Some(ahead) => anyhow::bail!("nothing was recorded, for it would last too long: {ahead}"),
+            None => Ok(self.recorded_now()),
+        }
+    }
+
     /// What a person should know of this machine's clock.
     pub(super) fn clock_sentences(&self) -> Vec<String> {
-        let jump_ms = locked(&self.clock).jump_ms(clocks());
-        let jumped = (jump_ms > 0).then(|| {
-            let seconds = jump_ms / 1000;
-            format!("this machine's clock has jumped {seconds} s ahead of what the federation certified: set the clock")
-        });
-        jumped.into_iter().chain(self.trusted().err().map(|error| error.to_string())).collect()
+        self.ahead_sentence().into_iter().chain(self.trusted().err().map(|error| error.to_string())).collect()
     }
 
     /// At the end too, so that a planned restart knows how old its state is.

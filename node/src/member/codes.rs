@@ -9,17 +9,15 @@ use std::collections::BTreeSet;
 
 use anyhow::ensure;
 use rand::RngCore;
-use tessera_consensus::UnixMillis;
 use tessera_federation::confirmation::{Candidate, HandedOut, PatientCode};
 use tessera_federation::history::FoundConsent;
 use tessera_federation::wire::v1::EvidenceProof;
 use tessera_policy::{ConsentId, Identifier};
 use tessera_storage::engine::{Batch, wait_durable};
 
-use super::consent::{DAY_MS, granting};
+use super::consent::{DAY_MS, end_of_grant, granting};
 use super::vault::Shelf;
 use super::{Member, locked};
-use crate::archive::ingest::now_ms;
 use crate::control::wire::{ConsentCode, ConsentCodeCall};
 
 /// Days within which a patient's code must be used where the configuration says nothing.
@@ -32,11 +30,11 @@ impl Member {
     pub async fn patient_code(&self, call: &ConsentCodeCall) -> anyhow::Result<ConsentCode> {
         let identifier = Identifier::parse(&call.id)?;
         let valid_days = self.config.policy.patient_code_days.unwrap_or(CODE_DAYS);
-        let now = UnixMillis(now_ms());
-        let use_until = now.plus_ms(u64::from(valid_days) * DAY_MS);
+        let use_until = self.promised_from()?.plus_ms(u64::from(valid_days) * DAY_MS);
         // Who uses the code on its last day gets the days that the patient agreed to.
-        let end = use_until.plus_ms(u64::from(call.days) * DAY_MS);
+        let end = end_of_grant(use_until, call.days)?;
         let terms = granting(self, &call.to_site, &call.purpose, end)?;
+        ensure!(!self.is_own(&call.to_site.parse()?), "{} is this hospital itself: it needs no consent", call.to_site);
         let mut bytes = [0; 10];
         rand::rng().fill_bytes(&mut bytes);
         let code = PatientCode::from_bytes(bytes);
@@ -44,7 +42,9 @@ impl Member {
         let ticket = {
             let _codes = locked(&self.codes);
             let mut kept = self.handed_out(&identifier)?;
-            kept.retain(|code| !code.is_over(now));
+            // What is over stays so: a clock that is wrong must delete no code that is good.
+            let surely = self.surely();
+            kept.retain(|code| !code.is_over(surely));
             ensure!(kept.len() < CODES_MAX, "this patient has {CODES_MAX} codes that still count; wait until one ends");
             kept.push(HandedOut::new(&code, site.clone(), terms, use_until));
             let mut batch = Batch::new();
@@ -73,6 +73,21 @@ impl Member {
         identifiers: &[Identifier],
         found: &[FoundConsent],
     ) -> anyhow::Result<BTreeSet<ConsentId>> {
+        let _codes = locked(&self.codes);
+        let (confirmed, spent) = self.would_confirm(identifiers, found)?;
+        if !spent.is_empty() {
+            let engine = &**self.archive.engine();
+            wait_durable(engine, engine.submit(spent)?)?;
+        }
+        Ok(confirmed)
+    }
+
+    /// The same for who only looks, and which codes a decision would spend on it.
+    pub(super) fn would_confirm(
+        &self,
+        identifiers: &[Identifier],
+        found: &[FoundConsent],
+    ) -> anyhow::Result<(BTreeSet<ConsentId>, Batch)> {
         let mut certified = Vec::new();
         for consent in found {
             let coded = matches!(consent.details.proof, EvidenceProof::Code { .. });
@@ -83,7 +98,6 @@ impl Member {
         }
         let mut confirmed = BTreeSet::new();
         let mut batch = Batch::new();
-        let _codes = locked(&self.codes);
         for identifier in identifiers {
             let mut codes = self.handed_out(identifier)?;
             let spent = |codes: &[HandedOut]| codes.iter().filter(|code| code.spent().is_some()).count();
@@ -93,10 +107,6 @@ impl Member {
                 self.vault.put(&mut batch, Shelf::Codes, &identifier.canonical_bytes(), &codes);
             }
         }
-        if !batch.is_empty() {
-            let engine = &**self.archive.engine();
-            wait_durable(engine, engine.submit(batch)?)?;
-        }
-        Ok(confirmed)
+        Ok((confirmed, batch))
     }
 }

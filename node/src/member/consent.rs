@@ -18,7 +18,7 @@ use tessera_consensus::kernel::Rejection;
 use tessera_consensus::{Lane, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, IdentifierKey, Part};
 use tessera_federation::confirmation::PatientCode;
-use tessera_federation::history::{self, FoundConsent, PlaceError};
+use tessera_federation::history::{self, FoundConsent, NextFree, PlaceError};
 use tessera_federation::machine::rejections;
 use tessera_federation::outbox::{Draft, OutboxError};
 use tessera_federation::wire::Format;
@@ -29,16 +29,17 @@ use tessera_policy::{
 };
 use tessera_storage::engine::{Batch, Ticket};
 
-use super::Member;
 use super::again::is_of_a_broken_disk;
 use super::lookups::{Asked, Occasion};
 use super::registrar::matter_of_consent;
 use super::vault::Shelf;
-use crate::archive::ingest::now_ms;
+use super::{Member, locked};
 use crate::control::wire::{ConsentDone, ConsentGrantCall, ConsentShown, IdCall};
 use crate::founding::rng;
 
 pub const DAY_MS: u64 = 86_400_000;
+/// The longest that a grant is given for; who wants more says so again after ten years.
+const DAYS_MAX: u32 = 3_660;
 /// How long a recorded consent or revocation is awaited before the answer says that it is on its way.
 const CERTIFICATION_WAIT: Duration = Duration::from_secs(15);
 /// How often what became of it is looked at, beside each progress of the ledger.
@@ -66,6 +67,12 @@ pub enum SentState {
     Rejected(u16),
 }
 
+/// When a grant that is given for so many days ends.
+pub fn end_of_grant(from: UnixMillis, days: u32) -> anyhow::Result<UnixMillis> {
+    ensure!((1..=DAYS_MAX).contains(&days), "a grant is given for 1 to {DAYS_MAX} days");
+    Ok(from.plus_ms(u64::from(days) * DAY_MS))
+}
+
 /// A grant of one purpose to one site of the federation.
 pub fn granting(member: &Member, to_site: &str, purpose: &str, end: UnixMillis) -> anyhow::Result<ConsentTerms> {
     let grantee: SiteId = to_site.parse()?;
@@ -79,8 +86,7 @@ pub fn granting(member: &Member, to_site: &str, purpose: &str, end: UnixMillis) 
 impl Member {
     pub async fn grant(self: &Arc<Self>, call: ConsentGrantCall) -> anyhow::Result<ConsentDone> {
         let identifier = Identifier::parse(&call.id)?;
-        let end = UnixMillis(now_ms()).plus_ms(u64::from(call.days) * DAY_MS);
-        let terms = granting(self, &call.to_site, &call.purpose, end)?;
+        let terms = granting(self, &call.to_site, &call.purpose, end_of_grant(self.promised_from()?, call.days)?)?;
         let consent = self.record_consent(identifier, terms, call.patient_code.as_deref()).await?;
         self.await_consent(consent, false).await
     }
@@ -103,14 +109,16 @@ impl Member {
             author: self.config.default_site().id.clone(),
             evidence: proof.class(),
             proof,
-            recorded_at: UnixMillis(now_ms()),
+            recorded_at: self.recorded_now(),
         };
         details.validate()?;
         let key = self.writing_key(&identifier).await?;
         let sent = SentConsent { identifier, details, state: SentState::Waiting, revoke: false };
         let ticket = {
+            let _placing = locked(&self.placing);
+            let place = self.consent_place(&key, &sent)?;
             let _writing = self.archive.writing();
-            self.write_consent(&key, &sent)?
+            self.write_consent(&key, &sent, place)?
         };
         self.durable(ticket).await?;
         Ok(consent)
@@ -126,19 +134,26 @@ impl Member {
         Ok(code.parse::<PatientCode>()?.confirm(&site, consent, terms))
     }
 
-    /// Puts it at the next free place, into the outbox. The caller holds the archive's writing lock.
-    fn write_consent(&self, key: &IdentifierKey, sent: &SentConsent) -> anyhow::Result<Ticket> {
+    /// What closes does not wait behind registrations; it takes back what another hospital recorded.
+    fn lane_of(sent: &SentConsent) -> Lane {
+        if sent.details.terms.decision() == ConsentDecision::Deny { Lane::Urgent } else { Lane::Bulk }
+    }
+
+    /// The next free place for it. The caller holds [`Member::placing`] until it is taken.
+    fn consent_place(&self, key: &IdentifierKey, sent: &SentConsent) -> Result<NextFree, PlaceError> {
+        let is_reserved = |tag: &v1::Tag| self.is_reserved(Self::lane_of(sent), tag);
+        history::next_free(&self.replica, key, &sent.details.author, v1::CONSENT, &is_reserved)
+    }
+
+    /// Puts it there, into the outbox. The caller holds the archive's writing lock as well.
+    fn write_consent(&self, key: &IdentifierKey, sent: &SentConsent, free: NextFree) -> anyhow::Result<Ticket> {
         let SentConsent { identifier, details, .. } = sent;
         let (site, consent) = (&details.author, details.consent);
-        // What closes does not wait behind registrations; it takes back what another hospital recorded.
-        let closes = details.terms.decision() == ConsentDecision::Deny;
-        let lane = if closes { Lane::Urgent } else { Lane::Bulk };
-        let free = history::next_free(&self.replica, key, site, v1::CONSENT, &|tag| self.is_reserved(lane, tag))?;
         let presence = free.presence.map(|tag| history::presence(key, v1::CONSENT, site, tag, &mut rng()));
         let public = ConsentPublic { version: v1::VERSION, consent, tag: free.tag, presence };
         let sealed = key.seal_format(Binding::tag(v1::CONSENT, Part::Details, &free.tag), details, &mut rng());
         let draft = Draft {
-            lane,
+            lane: Self::lane_of(sent),
             kind: v1::CONSENT,
             public: public.to_bytes(),
             sealed: Some(sealed.to_bytes()),
@@ -220,19 +235,25 @@ impl Member {
     /// What is kept of it is read only now that nothing is waited for any more: the patient may have taken the consent
     /// back meanwhile.
     pub(super) fn write_consent_with(&self, consent: &ConsentId, key: &IdentifierKey) -> anyhow::Result<()> {
+        let again = || anyhow::Ok(self.sent_consent(consent)?.filter(|sent| sent.state == SentState::Again));
+        let _placing = locked(&self.placing);
+        let Some(sent) = again()? else { return Ok(()) };
+        let place = self.consent_place(key, &sent);
         let _writing = self.archive.writing();
-        let sent = self.sent_consent(consent)?.filter(|sent| sent.state == SentState::Again);
-        let Some(mut sent) = sent else { return Ok(()) };
-        sent.state = SentState::Waiting;
-        match self.write_consent(key, &sent) {
+        let Some(mut sent) = again()? else { return Ok(()) };
+        match place {
+            Ok(place) => {
+                sent.state = SentState::Waiting;
+                self.write_consent(key, &sent, place).map(drop)
+            }
             // No later attempt helps.
-            Err(error) if matches!(error.downcast_ref(), Some(PlaceError::ChainFull { .. })) => {
+            Err(PlaceError::ChainFull { .. }) => {
                 sent.state = SentState::Rejected(rejections::NO_PLACE_LEFT.0);
                 let mut batch = Batch::new();
                 self.vault.put(&mut batch, Shelf::ConsentsSent, consent.as_bytes(), &sent);
                 Ok(self.archive.submit(batch)?)
             }
-            written => written.map(drop),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -284,8 +305,12 @@ impl Member {
         let person = self.person(&asked, occasion).await?;
         let in_ledger: BTreeSet<ConsentId> =
             person.found.consents.iter().map(|consent| consent.details.consent).collect();
-        let mut shown: Vec<ConsentShown> =
-            person.found.consents.iter().map(|consent| self.shown(consent)).collect::<anyhow::Result<_>>()?;
+        let confirmed = {
+            let _codes = locked(&self.codes);
+            self.would_confirm(&person.identifiers, &person.found.consents)?.0
+        };
+        let shown = |consent: &FoundConsent| self.shown(consent, confirmed.contains(&consent.details.consent));
+        let mut shown: Vec<ConsentShown> = person.found.consents.iter().map(shown).collect::<anyhow::Result<_>>()?;
         let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
         let theirs = sent
             .iter()
@@ -294,15 +319,15 @@ impl Member {
         Ok(shown)
     }
 
-    fn shown(&self, consent: &FoundConsent) -> anyhow::Result<ConsentShown> {
+    fn shown(&self, consent: &FoundConsent, confirmed: bool) -> anyhow::Result<ConsentShown> {
         let details = &consent.details;
         let state = match (consent.revoked, consent.place.certified) {
-            (Some(index), _) if self.is_certified(index) => "revoked",
-            (Some(_), _) => "revoked, not certified yet",
-            (None, _) if self.is_revoked_here(&details.consent)? => "revoked here, and by the ledger not yet",
-            (None, true) if details.terms.is_expired(policy_time(UnixMillis(now_ms()))) => "ended",
-            (None, true) => "in force",
-            (None, false) => "not certified yet",
+            (Some(index), _) if self.is_certified(index) => "revoked".into(),
+            (Some(_), _) => "revoked, not certified yet".into(),
+            (None, _) if self.is_revoked_here(&details.consent)? => "revoked here, and by the ledger not yet".into(),
+            (None, true) if details.terms.is_expired(policy_time(self.recorded_now())) => "ended".into(),
+            (None, true) => self.effect(details, confirmed),
+            (None, false) => "not certified yet".into(),
         };
         // From when on holders refuse: for a denial by its own entry, for a grant by its revocation's.
         let refusing = match (consent.revoked, details.terms.decision()) {
@@ -310,12 +335,30 @@ impl Member {
             (None, ConsentDecision::Deny) => Some(consent.place.index),
             _ => None,
         };
-        let mut shown = plainly(details, state.into());
+        let mut shown = plainly(details, state);
         if let Some(index) = refusing {
             (shown.recorded_at, shown.effective_at_latest) = self.bounds(&details.consent, index)?;
         }
         Ok(shown)
     }
+
+    /// What a certified consent that is not over does ([`super::holder`], invariants 2 and 3).
+    fn effect(&self, details: &ConsentDetails, confirmed: bool) -> String {
+        match (&details.proof, details.terms.decision()) {
+            (_, ConsentDecision::Deny) => "in force".into(),
+            (EvidenceProof::Code { site, .. }, _) if confirmed => opens(site),
+            (EvidenceProof::Code { site, .. }, _) if self.is_own(site) => {
+                "opens nothing: its code was not handed out here for that, was used before, or came too late".into()
+            }
+            (EvidenceProof::Code { site, .. }, _) => format!("certified; {site} judges its code when it is asked"),
+            _ => opens(&details.author),
+        }
+    }
+}
+
+/// Who records a consent opens the images of its own patients with it; those of another site only with that site's code.
+fn opens(site: &SiteId) -> String {
+    format!("in force for images of {site}")
 }
 
 fn shown_sent(sent: &SentConsent) -> ConsentShown {

@@ -3,6 +3,7 @@
 use tessera_consensus::UnixMillis;
 use tessera_consensus::kernel::Rejection;
 use tessera_federation::blind::{asks, blind};
+use tessera_federation::confirmation::PatientCode;
 use tessera_federation::machine;
 use tessera_federation::wire::v1::{BlindAnswer, BlindRefusal};
 use tessera_policy::{ConsentId, Identifier};
@@ -86,6 +87,35 @@ async fn a_code_confirms_one_grant_for_what_the_patient_agreed_to() {
     let typed = code(&world, &other_purpose, "research").await;
     grants(&world, B, &other_purpose, Some(&typed), 30).await;
     assert!(!allows(&world, A, &other_purpose).await, "for another purpose");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_says_whose_images_a_grant_opens_and_whether_it_opens_any() {
+    let world = World::found().await;
+    let shared = patient(1);
+    let good = code(&world, &shared, "treatment").await;
+    let mistyped = format!("hospital-a/{}", PatientCode::from_bytes([7; 10]).reveal());
+    let confirmed = grants(&world, B, &shared, Some(&good), 30).await;
+    let used = grants(&world, B, &shared, Some(&good), 30).await;
+    let wrong = grants(&world, B, &shared, Some(&mistyped), 30).await;
+    let attested = grants(&world, C, &shared, None, 30).await;
+    let nothing = "opens nothing: its code was not handed out here for that, was used before, or came too late";
+    let judged = "certified; hospital-a judges its code when it is asked";
+    let (of_a, of_c) = ("in force for images of hospital-a", "in force for images of hospital-c");
+    for (at, expected) in [
+        (A, [(confirmed, of_a), (used, nothing), (wrong, nothing), (attested, of_c)]),
+        (B, [(confirmed, judged), (used, judged), (wrong, judged), (attested, of_c)]),
+    ] {
+        let shown = world.members[at].consents(asked(&shared)).await.expect("a list");
+        for (consent, state) in expected {
+            let shown = shown.iter().find(|shown| shown.consent == consent.to_string()).expect("it is listed");
+            assert_eq!(shown.state, state, "at {at}");
+        }
+    }
+    // Who only looks spends no code.
+    let kept = world.members[A].consents(asked(&shared)).await.expect("a list");
+    assert!(kept.iter().any(|shown| shown.state == of_a));
+    assert!(allows(&world, A, &shared).await && allows(&world, C, &shared).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

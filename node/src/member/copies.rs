@@ -77,7 +77,7 @@ impl Member {
         seen: u64,
     ) -> anyhow::Result<()> {
         let purpose = purpose(call)?;
-        let (study, now) = (Uid::parse(&call.study)?, now_ms());
+        let (study, now) = (Uid::parse(&call.study)?, self.recorded_now().0);
         let fetched = Fetched { holder: &copy.holder, study: &study, purpose, at_ms: now };
         let granted_until = self.granted_until(&person.found, &fetched)?;
         let expires_ms = self.archive.working_copy_until(now).min(granted_until.unwrap_or(u64::MAX));

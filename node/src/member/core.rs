@@ -47,6 +47,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long another core node may take to cosign.
 const COSIGN_TIMEOUT: Duration = Duration::from_secs(2);
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Pause before the signing guard is written again, where the system has nothing for it.
+const GUARD_PAUSE: Duration = Duration::from_secs(1);
 
 type RaftCore = Core<openraft_rt_tokio::TokioRuntime, GrpcTransport>;
 
@@ -68,6 +70,11 @@ impl CoreHandle {
     pub fn leader(&self, member: &Member) -> Option<String> {
         let leader = self.raft.leader()?;
         seats(&member.replica).ok()?.get(&leader).map(|node| node.name.clone())
+    }
+
+    /// Why this node's part in Raft waits, if its disk has no room.
+    pub fn waits_for_room(&self) -> Option<String> {
+        self.raft.waits_for_room()
     }
 
     /// A certificate came from elsewhere.
@@ -327,10 +334,7 @@ impl Driver {
     async fn carry_out(&mut self, output: Output) -> anyhow::Result<Option<Input>> {
         match output {
             Output::PersistGuard { guard } => {
-                // The step that the signature leaves with comes behind this, and the runtime's threads are not for fsync.
-                let (path, bytes) = (self.guard.clone(), guard.to_bytes());
-                let written = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await?;
-                written.context("the signing guard could not be written")?;
+                self.keep_guard(&guard).await?;
                 return Ok(Some(Input::GuardDurable { guard }));
             }
             Output::SendRequest { to, checkpoint, asked_at } => self.ask(to, CosignAsk { checkpoint, asked_at }),
@@ -364,6 +368,32 @@ impl Driver {
             }
         }
         Ok(None)
+    }
+
+    /// Nothing is signed before it is on the disk. A system that has no room or no open file for it now may have some
+    /// again; so this node signs nothing meanwhile, and goes on.
+    async fn keep_guard(&self, guard: &SigningGuard) -> anyhow::Result<()> {
+        let mut waited = false;
+        loop {
+            // The runtime's threads are not for fsync.
+            let (path, bytes) = (self.guard.clone(), guard.to_bytes());
+            match tokio::task::spawn_blocking(move || replace(&path, &bytes)).await? {
+                Ok(()) => break,
+                Err(error) if error.is_for_now() => {
+                    if !std::mem::replace(&mut waited, true) {
+                        tracing::warn!(%error, "nothing is signed until the signing guard can be written");
+                    }
+                    let why = format!("until the signing guard can be written: {error}");
+                    *locked(&self.member.ledger_waits) = Some(why);
+                    tokio::time::sleep(GUARD_PAUSE).await;
+                }
+                Err(error) => return Err(error).context("the signing guard could not be written"),
+            }
+        }
+        if waited {
+            *locked(&self.member.ledger_waits) = None;
+        }
+        Ok(())
     }
 
     fn ask(&self, to: NodeId, ask: CosignAsk) {

@@ -127,7 +127,7 @@ async fn carry_out(member: &Arc<Member>, inputs: &mpsc::Sender<Input>, output: O
                 // What is here can be read meanwhile.
                 Err(ReplicaError::Engine(error @ EngineError::DiskFull { .. })) => {
                     tracing::warn!(%error, "the ledger does not go on here until there is room");
-                    *locked(&member.ledger_waits) = Some(error.to_string());
+                    *locked(&member.ledger_waits) = Some(format!("until there is room: {error}"));
                     ROOM_PAUSE
                 }
                 Err(error) => return Err(error.into()),

@@ -55,7 +55,7 @@ impl Member {
         Ok(identifiers)
     }
 
-    fn is_own(&self, site: &SiteId) -> bool {
+    pub(super) fn is_own(&self, site: &SiteId) -> bool {
         self.config.site.iter().any(|own| own.id == *site)
     }
 

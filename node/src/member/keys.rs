@@ -76,7 +76,7 @@ fn vault_name(identifier: &Identifier, year: u16) -> Vec<u8> {
 
 impl Member {
     pub fn this_year(&self) -> u16 {
-        year_of(now_ms()).max(self.domain.founding_year)
+        year_of(self.recorded_now().0).max(self.domain.founding_year)
     }
 
     /// The keys of all years since the founding. `own` patients' keys are kept.

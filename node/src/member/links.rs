@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
+use tessera_consensus::Lane;
 use tessera_consensus::wire::encode;
-use tessera_consensus::{Lane, UnixMillis};
 use tessera_federation::blind::{Binding, Part};
 use tessera_federation::history::{self, PlaceError};
 use tessera_federation::outbox::Draft;
@@ -17,11 +17,10 @@ use tessera_federation::wire::v1::{self, LinkDetails, LinkHalf, LinkPublic, Link
 use tessera_policy::{EvidenceClass, Identifier};
 use tessera_storage::engine::Batch;
 
-use super::Member;
 use super::again::is_of_a_broken_disk;
 use super::registrar::Matter;
 use super::vault::Shelf;
-use crate::archive::ingest::now_ms;
+use super::{Member, locked};
 use crate::founding::rng;
 
 /// Links of this node that wait to be written again and are looked through.
@@ -47,7 +46,7 @@ impl Member {
         let site = self.config.default_site().id.clone();
         let mut halves = Vec::new();
         let mut sealed = Vec::new();
-        let _writing = self.archive.writing();
+        let _placing = locked(&self.placing);
         // By another task, while this one waited for the keys.
         if is_written()? {
             return Ok(false);
@@ -75,7 +74,7 @@ impl Member {
                 other: shown.clone(),
                 site: site.clone(),
                 evidence: EvidenceClass::StaffAttestation,
-                recorded_at: UnixMillis(now_ms()),
+                recorded_at: self.recorded_now(),
             };
             sealed.push(key.seal_format(Binding::tag(v1::LINK, Part::Details, &free.tag), &details, &mut rng()));
             halves.push(LinkHalf { tag: free.tag, presence });

@@ -32,7 +32,6 @@ use super::history::Person;
 use super::registrar::matter_of_nothing;
 use super::vault::Shelf;
 use super::{Member, locked, rfc3339};
-use crate::archive::ingest::now_ms;
 use crate::control::wire::{LookupShown, LookupsCall, LookupsDone};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -201,8 +200,9 @@ impl Member {
         let ticket = {
             let _turn = locked(&self.lookups);
             let mut head = self.head()?;
-            // A clock that was set back puts no record before another, nor into a day that is over by the ledger's time.
-            let time_ms = now_ms().max(self.surely().0).max(head.time_ms);
+            // A clock that was set back puts no record before another, nor into a day that is over by the ledger's time;
+            // one that is ahead puts none into a day to come, in which all later ones would have to lie too.
+            let time_ms = self.recorded_now().0.max(head.time_ms);
             let mut batch = Batch::new();
             let anchor = head.anchor(&self.config.default_site().id, time_ms);
             if anchor.is_some() {

@@ -3,6 +3,7 @@
 use tessera_consensus::clock::{BootId, ClockFloor, TrustedClock};
 
 use super::*;
+use crate::archive::ingest::now_ms;
 use crate::control::wire::HistoryCall;
 use crate::member::testing::{A, World, patient};
 

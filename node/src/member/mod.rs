@@ -133,6 +133,9 @@ pub struct Member {
     budget: Mutex<Budget>,
     clock: Mutex<TrustedClock>,
     reserved: Mutex<places::Reserved>,
+    /// Held from the question which places of a chain are free until they are reserved. Whoever needs the archive's
+    /// writing lock too takes it after this one: a chain may be long.
+    placing: Mutex<()>,
     /// Why the registrar could not register what is quiet; `None` while it can.
     registration_waits: Mutex<Option<String>>,
     /// Why no newer entries are taken.
@@ -180,7 +183,7 @@ pub struct Member {
 pub fn rfc3339(ms: u64) -> String {
     let time = i64::try_from(ms / 1000).ok().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
     let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    time.and_then(|time| time.format(&format).ok()).unwrap_or_default()
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_else(|| "later than the year 9999".into())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -229,6 +232,7 @@ impl Member {
             progress: watch::Sender::new(progress),
             role: own.join.role,
             reserved: Mutex::new(places::Reserved::of_waiting(&outbox)?),
+            placing: Mutex::default(),
             registration_waits: Mutex::default(),
             ledger_waits: Mutex::default(),
             registered_last: Mutex::default(),

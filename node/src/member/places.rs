@@ -71,7 +71,7 @@ impl Member {
     }
 
     /// Into the outbox, with its places reserved; no place is kept for what the outbox did not take. The caller holds
-    /// the archive's writing lock since it asked which places are free.
+    /// [`Member::placing`] since it asked which places are free.
     pub(super) fn enqueue_placed(&self, draft: Draft, change: Batch) -> Result<Ticket, OutboxError> {
         let places = history::places(draft.kind, &draft.public);
         let lane = draft.lane;

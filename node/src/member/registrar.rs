@@ -150,6 +150,10 @@ impl Member {
         let site: SiteId = study.site.parse()?;
         let before = self.own_record(&keys, &site, &uid)?;
         let mut batch = Batch::new();
+        let _placing = locked(&self.placing);
+        let is_reserved = |tag: &Tag| self.is_reserved(Lane::Bulk, tag);
+        // Before the catalogue is held: others may have made a chain long.
+        let free = history::next_free(&self.replica, key, &site, v1::STUDY, &is_reserved);
         let _writing = self.archive.writing();
         // Objects may have arrived meanwhile; then the study is not quiet and comes again.
         let Some(now) = catalogue::study(&**self.archive.engine(), &uid)?.filter(|now| now.objects == study.objects)
@@ -175,8 +179,7 @@ impl Member {
         }
         let salt = random16();
         let unlinked = linked.is_empty();
-        let is_reserved = |tag: &Tag| self.is_reserved(Lane::Bulk, tag);
-        let free = match history::next_free(&self.replica, key, &site, v1::STUDY, &is_reserved) {
+        let free = match free {
             Err(full @ PlaceError::ChainFull { .. }) => {
                 tracing::warn!(why = %full, "a study is not registered");
                 self.note_rejected(&uid, rejections::sentence(rejections::NO_PLACE_LEFT), &mut batch);

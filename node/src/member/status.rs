@@ -7,6 +7,7 @@ use tessera_consensus::kernel;
 use tessera_federation::machine;
 use tessera_federation::wire::v1;
 
+use super::core::CoreHandle;
 use super::{Member, locked};
 use crate::archive::catalogue::{self, Totals};
 use crate::archive::ingest::now_ms;
@@ -88,8 +89,10 @@ impl Member {
         warnings.extend(self.rejected_sentence()?);
         warnings.extend(missed::warnings(&**self.archive.engine())?);
         warnings.extend(flags::warnings(&**self.archive.engine(), &self.config.dicom, now_ms())?);
-        if let Some(why) = &*locked(&self.ledger_waits) {
-            warnings.push(format!("the ledger does not go on here until there is room: {why}. Reading goes on"));
+        let raft_waits = self.core.get().and_then(CoreHandle::waits_for_room);
+        let raft_waits = raft_waits.map(|why| format!("until there is room: {why}"));
+        if let Some(why) = raft_waits.or_else(|| locked(&self.ledger_waits).clone()) {
+            warnings.push(format!("the ledger does not go on here {why}. Reading goes on"));
         } else if !caught_up {
             warnings.push("not caught up with the federation yet: registrations wait; ingest and reading go on".into());
         } else if let Some(age_ms) = age_ms.filter(|age_ms| *age_ms > CERTIFICATE_LATE_MS) {

@@ -14,7 +14,7 @@ use crate::archive::catalogue::StudyRecord;
 use crate::archive::copies::CopyRecord;
 use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, HistoryCall, HistoryDone, StatusDone};
-use crate::http::{Federated, router};
+use crate::http::{Federated, Limits, router, serve};
 
 struct Web(Arc<Member>);
 
@@ -47,10 +47,6 @@ pub async fn start(member: &Arc<Member>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("[http] listen {listen}"))?;
     let viewer = member.config.http.viewer.clone();
     let routes = router(member.archive.clone(), Arc::new(Web(member.clone())), viewer);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "the web side ended");
-        }
-    });
+    tokio::spawn(serve(listener, routes, Limits::default()));
     Ok(())
 }

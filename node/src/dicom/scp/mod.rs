@@ -17,15 +17,13 @@ mod command;
 #[cfg(test)]
 mod crowd_tests;
 mod negotiate;
-mod places;
 mod session;
 #[cfg(test)]
 mod tests;
 mod wire;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -33,18 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::identifiers::AeTitle;
 use super::sink::StoreSink;
-use places::{Full, Places};
+use crate::connections::{ACCEPT_PAUSE, Places, TurnedAway};
 
 /// Connections that have not asked for an association yet: in all, and of one remote address. A device asks within
 /// milliseconds, so that these are many.
 const WAITING_MAX: usize = 128;
 const WAITING_PER_ADDRESS_MAX: usize = 32;
-
-/// A pause when the system has no more connections to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often it is logged that peers were turned away.
-const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// How the receiver behaves.
 #[derive(Debug, Clone)]
@@ -89,7 +81,7 @@ struct Receiver {
 pub async fn serve(listener: TcpListener, sink: Arc<dyn StoreSink>, config: ScpConfig, stop: CancellationToken) {
     let places = Places::new(config.associations_max, config.associations_per_address_max);
     let waiting = Places::new(WAITING_MAX, WAITING_PER_ADDRESS_MAX);
-    let receiver = Arc::new(Receiver { sink, config, places, turned_away: TurnedAway::default(), stop });
+    let receiver = Arc::new(Receiver { sink, config, places, turned_away: TurnedAway::from("DICOM"), stop });
     let mut tasks = JoinSet::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -111,21 +103,4 @@ pub async fn serve(listener: TcpListener, sink: Arc<dyn StoreSink>, config: ScpC
         }
     }
     while tasks.join_next().await.is_some() {}
-}
-
-/// Tells of peers that were turned away, seldom enough that a crowd of them does not fill the log.
-#[derive(Default)]
-struct TurnedAway(Mutex<(u64, Option<Instant>)>);
-
-impl TurnedAway {
-    fn tell(&self, peer: SocketAddr, why: &Full) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (untold, told) = &mut *state;
-        if told.is_some_and(|told| told.elapsed() < TURNED_AWAY_PAUSE) {
-            *untold += 1;
-            return;
-        }
-        tracing::warn!(%peer, %why, others_before = *untold, "a DICOM peer was turned away");
-        (*untold, *told) = (0, Some(Instant::now()));
-    }
 }

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{COMMAND_BYTES_MAX, Operation, Request};
 use super::negotiate::{self, Agreement, Context};
-use super::places::{Full, Place};
 use super::wire::{Arrival, Fragment, Wire, WireError};
 use super::{Receiver, ScpConfig};
+use crate::connections::{Full, Place};
 use crate::dicom::identifiers::AeTitle;
 use crate::dicom::sink::{BUFFERED_BYTES_MAX, Incoming, LargeObject, Sender, StoreOutcome, StoreSink};
 use crate::dicom::status::Outcome;

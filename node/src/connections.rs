@@ -1,12 +1,25 @@
-//! Places, bounded in all and for each remote address, so that no single peer holds those of the others.
+//! Connections that strangers open to this node's gateways: places, bounded in all and for each remote address, so that no
+//! single peer holds those of the others, and who was turned away.
 //!
 //! Addresses of IPv6 count by their /64, which one machine may have for itself. Several devices behind one translated
 //! address share that address's places, which is why the bounds are the operator's to choose.
 //! Not for who may come in at all: that is negotiated.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// A pause when the system has no more connections to give.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is logged that peers were turned away.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(60);
+
+/// Open files for which this program's bounds are made: those of the connections, the databases' tables and the packs.
+const OPEN_FILES_WANTED: u64 = 8_192;
 
 /// The prefix of an IPv6 address that one machine may have for itself.
 const NETWORK_MASK: u128 = !(u64::MAX as u128);
@@ -74,6 +87,47 @@ fn holder(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & NETWORK_MASK)),
         v4 => v4,
+    }
+}
+
+/// Tells of peers that were turned away, seldom enough that a crowd of them does not fill the log.
+pub struct TurnedAway {
+    gateway: &'static str,
+    /// How many were not told of, and when the last one was.
+    told: Mutex<(u64, Option<Instant>)>,
+}
+
+impl TurnedAway {
+    pub fn from(gateway: &'static str) -> Self {
+        Self { gateway, told: Mutex::default() }
+    }
+
+    pub fn tell(&self, peer: SocketAddr, why: &Full) {
+        let mut state = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (untold, told) = &mut *state;
+        if told.is_some_and(|told| told.elapsed() < TURNED_AWAY_PAUSE) {
+            *untold += 1;
+            return;
+        }
+        tracing::warn!(gateway = self.gateway, %peer, %why, others_before = *untold, "a peer was turned away");
+        (*untold, *told) = (0, Some(Instant::now()));
+    }
+}
+
+/// Makes room for as many open files as this program may have: systems begin with few (1,024) for the sake of programs
+/// that this is none of.
+pub fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    if let Some(allowed) = getrlimit(Resource::Nofile).current.filter(|allowed| *allowed < OPEN_FILES_WANTED) {
+        tracing::warn!(
+            allowed,
+            wanted = OPEN_FILES_WANTED,
+            "this system allows few open files: raise LimitNOFILE of the service, or ulimit -n"
+        );
     }
 }
 
