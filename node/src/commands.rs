@@ -116,13 +116,13 @@ async fn import(options: cli::Import) -> anyhow::Result<()> {
         say::error(&format!("not taken: {}: {why}", path.display()));
     }
     say!(
-        "{} objects stored ({:.1} MB), {} known already, {} variants, {} quarantined, {} files not taken",
+        "{} objects stored, {} known already, {} variants, {} quarantined, {} files not taken ({:.1} MB looked at)",
         done.stored,
-        done.bytes as f64 / 1e6,
         done.known_already,
         done.variants,
         done.quarantined,
-        done.refused.len()
+        done.refused.len(),
+        done.bytes as f64 / 1e6
     );
     if let Some(why) = &done.no_room {
         anyhow::bail!("{} files were left out: {why}. Import the same paths again then", done.without_room);

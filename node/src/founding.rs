@@ -21,7 +21,7 @@ use crate::cli;
 use crate::config::{
     ArchiveConfig, Config, CoreConfig, DicomConfig, HttpConfig, PeerConfig, PeopleConfig, PolicyConfig, SiteConfig,
 };
-use crate::home::{Home, Secrets, replace, write_new};
+use crate::home::{Home, Secrets, hand_out, replace, write_new};
 use crate::say::say;
 
 /// A source of randomness for founding and sealing, seeded by the operating system.
@@ -38,6 +38,7 @@ pub fn init(options: cli::Init) -> anyhow::Result<()> {
     let ticket = ticket_of(&config, &secrets, Role::Core)?;
     let genesis = genesis(format!("{} alone", config.name), vec![ticket.clone()], 600_000)?;
     install(&home, &ticket, &genesis)?;
+    home.finish()?;
     say!("Created node {} ({:?}) in {}", config.name, ticket.node_id(), options.dir.dir.display());
     say!("Start it:           tessera node --dir {}", options.dir.dir.display());
     say!("Send images to:     {} (AE title {})", options.dicom, options.ae_title);
@@ -103,6 +104,7 @@ fn ticket_of(config: &Config, secrets: &Secrets, role: Role) -> anyhow::Result<S
 
 pub fn ticket(options: cli::Ticket) -> anyhow::Result<()> {
     let home = Home::new(&options.dir.dir);
+    home.check_finished()?;
     let config = Config::read(&home.config())?;
     let role = match options.role {
         cli::RoleName::Core => Role::Core,
@@ -115,7 +117,8 @@ pub fn ticket(options: cli::Ticket) -> anyhow::Result<()> {
         home.config().display()
     );
     let ticket = ticket_of(&config, &home.load_secrets()?, role)?;
-    std::fs::write(&options.out, ticket.to_bytes()).with_context(|| options.out.display().to_string())?;
+    // A ticket may be made again, and is of no use to others before it is in a genesis.
+    replace(&options.out, &ticket.to_bytes(), 0o644)?;
     say!("Ticket of {:?} as {role:?} in {}", ticket.node_id(), options.out.display());
     Ok(())
 }
@@ -127,7 +130,8 @@ pub fn found(options: cli::Found) -> anyhow::Result<()> {
         tickets.push(SignedJoin::from_bytes(&bytes).with_context(|| format!("{}: no ticket", path.display()))?);
     }
     let genesis = genesis(options.name, tickets, options.freshness_limit_ms)?;
-    std::fs::write(&options.out, genesis.to_bytes()).with_context(|| options.out.display().to_string())?;
+    // Another one in its place would be another federation, with nodes in both.
+    hand_out(&options.out, &genesis.to_bytes())?;
     say!("Federation {}", genesis.federation_id());
     print_members(&genesis);
     say!("Hand {} to every node's operator; each compares this number after `tessera join`.", options.out.display());
@@ -206,8 +210,8 @@ pub fn join(options: cli::Join) -> anyhow::Result<()> {
 }
 
 fn install(home: &Home, own: &SignedJoin, genesis: &Genesis) -> anyhow::Result<()> {
-    replace(&home.join_command(), &own.to_bytes())?;
-    replace(&home.genesis(), &genesis.to_bytes())?;
+    replace(&home.join_command(), &own.to_bytes(), 0o600)?;
+    replace(&home.genesis(), &genesis.to_bytes(), 0o600)?;
     Ok(())
 }
 
@@ -215,5 +219,12 @@ fn install(home: &Home, own: &SignedJoin, genesis: &Genesis) -> anyhow::Result<(
 pub fn installed(home: &Home) -> anyhow::Result<(SignedJoin, Genesis)> {
     let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
     let own = SignedJoin::from_bytes(&read(&home.join_command())?)?;
-    Ok((own, Genesis::from_bytes(&read(&home.genesis())?)?))
+    let genesis = Genesis::from_bytes(&read(&home.genesis())?)?;
+    // Two files: a crash may have come between them.
+    ensure!(
+        genesis.joins.iter().any(|signed| signed.node_id() == own.node_id()),
+        "this node is not in the federation that lies in {}: joining it was not finished. Run `tessera join` again",
+        home.genesis().display()
+    );
+    Ok((own, genesis))
 }

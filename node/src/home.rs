@@ -13,7 +13,7 @@
 //! node notices and leaves it alone (`member::seat`).
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,10 @@ pub enum HomeError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{0} already holds a node; choose another directory")]
     Exists(PathBuf),
+    #[error("{0} holds a node that was not made to its end: run `tessera init` again")]
+    Unfinished(PathBuf),
+    #[error("{0} is there already, and what it is may be in use; name another file, or remove it")]
+    InTheWay(PathBuf),
     #[error("{path} is damaged ({why}); restore it from a backup")]
     Damaged { path: PathBuf, why: String },
     #[error(
@@ -94,11 +98,21 @@ impl Home {
     fn checkpoint_key(&self) -> PathBuf {
         self.root.join("core/checkpoint.key")
     }
+    /// Is there while the node is being made.
+    fn unfinished(&self) -> PathBuf {
+        self.root.join("unfinished")
+    }
 
-    /// Creates the directories and fresh keys; refuses a directory that already holds a node.
+    /// Creates the directories and fresh keys; refuses a directory that already holds a node. One that was not made to
+    /// its end ([`Home::finish`]) was of no use to anybody, and is made anew.
     pub fn create(&self) -> Result<Secrets, HomeError> {
-        if self.config().exists() || self.secrets().exists() {
+        let files = [self.config(), self.secrets(), self.checkpoint_key(), self.join_command(), self.genesis()];
+        if self.unfinished().exists() {
+            files.iter().try_for_each(|file| remove_if_there(file))?;
+        } else if files.iter().any(|file| file.exists()) {
             return Err(HomeError::Exists(self.root.clone()));
+        } else {
+            write_new(&self.unfinished(), b"", 0o600)?;
         }
         for dir in [self.root.join("archive"), self.root.join("federation"), self.core()] {
             fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir.clone(), source })?;
@@ -116,7 +130,18 @@ impl Home {
         Ok(secrets)
     }
 
+    /// The node is made: all that it needs is durable.
+    pub fn finish(&self) -> Result<(), HomeError> {
+        remove_if_there(&self.unfinished())
+    }
+
+    /// Refuses what [`Home::create`] began and nobody finished.
+    pub fn check_finished(&self) -> Result<(), HomeError> {
+        if self.unfinished().exists() { Err(HomeError::Unfinished(self.root.clone())) } else { Ok(()) }
+    }
+
     pub fn load_secrets(&self) -> Result<Secrets, HomeError> {
+        self.check_finished()?;
         let path = self.secrets();
         for secret in [&path, &self.checkpoint_key()] {
             is_private(secret)?;
@@ -139,34 +164,53 @@ fn is_private(path: &Path) -> Result<(), HomeError> {
     }
 }
 
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+fn sync_entry_of(path: &Path) -> Result<(), HomeError> {
+    let synced = fs::File::open(parent(path)).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| HomeError::Io { path: path.to_owned(), source })
+}
+
+/// Removes a file, durably.
+fn remove_if_there(path: &Path) -> Result<(), HomeError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_entry_of(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(HomeError::Io { path: path.to_owned(), source }),
+    }
+}
+
 /// Writes a new file durably: content, then the directory entry.
 pub fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> {
     let io = |source| HomeError::Io { path: path.to_owned(), source };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(io)?;
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(io)?;
+    fs::create_dir_all(parent(path)).map_err(io)?;
+    let mut file = match fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(HomeError::InTheWay(path.to_owned())),
+        opened => opened.map_err(io)?,
+    };
     file.write_all(content).map_err(io)?;
     file.sync_all().map_err(io)?;
-    if let Some(parent) = path.parent() {
-        fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io)?;
-    }
-    Ok(())
+    sync_entry_of(path)
 }
 
 /// Replaces a file durably: the new content under another name, then the name.
-pub fn replace(path: &Path, content: &[u8]) -> Result<(), HomeError> {
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> {
     let new = path.with_extension("new");
-    if new.exists() {
-        fs::remove_file(&new).map_err(|source| HomeError::Io { path: new.clone(), source })?;
+    remove_if_there(&new)?;
+    write_new(&new, content, mode)?;
+    fs::rename(&new, path).map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
+    sync_entry_of(path)
+}
+
+/// As [`write_new`], for what a person hands on: whole or not there at all, and never over what is there.
+pub fn hand_out(path: &Path, content: &[u8]) -> Result<(), HomeError> {
+    if path.exists() {
+        return Err(HomeError::InTheWay(path.to_owned()));
     }
-    write_new(&new, content, 0o600)?;
-    let io = |source| HomeError::Io { path: path.to_owned(), source };
-    fs::rename(&new, path).map_err(io)?;
-    match path.parent() {
-        Some(parent) => fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io),
-        None => Ok(()),
-    }
+    replace(path, content, 0o644)
 }
 
 /// All secrets of a node. `Debug` shows none.
@@ -253,10 +297,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_that_was_not_made_to_its_end_is_made_anew_and_one_that_was_never_is() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let home = Home::new(dir.path().join("node"));
+        let begun = home.create().expect("create");
+        assert!(matches!(home.check_finished(), Err(HomeError::Unfinished(_))));
+        assert!(matches!(home.load_secrets(), Err(HomeError::Unfinished(_))));
+        fs::write(home.config(), "").expect("written");
+        let made = home.create().expect("create again");
+        assert_ne!(begun.command.public(), made.command.public());
+        assert!(!home.config().exists());
+        home.finish().expect("finished");
+        assert_eq!(home.load_secrets().expect("load").command.public(), made.command.public());
+        assert!(matches!(home.create(), Err(HomeError::Exists(_))));
+    }
+
+    #[test]
+    fn what_is_handed_out_replaces_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("genesis");
+        hand_out(&path, b"one").expect("written");
+        assert!(matches!(hand_out(&path, b"another"), Err(HomeError::InTheWay(_))));
+        assert_eq!(fs::read(&path).expect("read"), b"one");
+    }
+
+    #[test]
     fn secrets_survive_and_a_missing_core_directory_is_named() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let home = Home::new(dir.path().join("node"));
         let made = home.create().expect("create");
+        home.finish().expect("finished");
         let read = home.load_secrets().expect("load");
         assert_eq!(made.command.public(), read.command.public());
         assert_eq!(made.checkpoint.public(), read.checkpoint.public());

@@ -89,6 +89,7 @@ impl Running {
 }
 
 async fn start(home: Home) -> anyhow::Result<Running> {
+    home.check_finished()?;
     let config = Config::read(&home.config())?;
     let secrets = home.load_secrets()?;
     let (own, genesis) = founding::installed(&home)?;

@@ -3,7 +3,7 @@
 //!
 //! Founding itself is what every test of a federation does. Not here: joining one that is already at work.
 
-use tessera_tests::{A, ALLIANCE, B, C, D, Federation, Node, Role, Scratch, Seat, study_entries};
+use tessera_tests::{A, ALLIANCE, B, C, D, Federation, Node, Role, Scratch, Seat, join_all, study_entries, tessera};
 
 const ALONE: Seat = Seat::new("hospital-d", "SITED", Role::Member).dials_out_only();
 
@@ -51,4 +51,36 @@ fn an_archive_that_stood_alone_is_found_by_all_when_it_has_joined() {
     federation.nodes[D].kill();
     federation.nodes[D].start();
     assert_eq!(study_entries(&federation.settle()), expected);
+}
+
+#[test]
+fn what_was_begun_and_not_finished_is_said_and_can_be_done_again() {
+    let scratch = Scratch::new();
+    let nodes: Vec<Node> = [ALLIANCE[A], ALONE].iter().map(|seat| Node::init(&scratch, *seat)).collect();
+    let genesis = scratch.path().join("genesis");
+    let installed = nodes[1].directory.join("federation/genesis");
+    let alone = std::fs::read(&installed).expect("its federation of one");
+    join_all(&genesis, &nodes, &[]);
+    // As a crash in the midst of joining leaves it: the node would wait for ever in its old federation.
+    std::fs::write(&installed, alone).expect("written");
+    let mut half = nodes.into_iter().next_back().expect("the second");
+    let said = half.start_in_vain();
+    assert!(said.contains("Run `tessera join` again"), "{said}");
+    let genesis = genesis.display().to_string();
+    half.run(&["join", &genesis]).success();
+    half.start();
+    half.kill();
+
+    // Founding once more would make another federation, with these nodes in both.
+    let ticket = half.directory.with_extension("ticket").display().to_string();
+    tessera(&["found", "--name", "Another", "--out", &genesis, &ticket]).exits_with(1).says("is there already");
+
+    // A node that was not made to its end is made anew, and used for nothing before.
+    std::fs::write(half.directory.join("unfinished"), "").expect("written");
+    for command in [&["node"][..], &["ticket", "--role", "member", "--out", &ticket], &["join", &genesis]] {
+        half.run(command).exits_with(1).says("run `tessera init` again");
+    }
+    let init = ["init", "--site", "hospital-d", "--legal-name", "D", "--core", "127.0.0.1:0"];
+    half.run(&init).success();
+    half.run(&init).exits_with(1).says("already holds a node");
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use tessera_consensus::Hash;
 
 use super::frame::Frame;
-use super::groups::{GROUP_BYTES, GroupHash, GroupSet, group_count, group_hash, leads_to};
+use super::groups::{GroupHash, GroupSet, group_bytes, group_count, group_hash, leads_to};
 use super::requester::{Absent, Failure, Have, ObjectPlace, RequesterOutput};
 use super::wire::v1::{ToHolder, ToRequester, UnavailableCode, Want, transcript};
 use super::{WANTS_MAX, WINDOW_GROUPS};
@@ -69,8 +69,9 @@ impl Fetching {
             Have::Nothing => (Progress::Waiting(GroupSet::all(count)), 0),
             Have::Groups(here) => {
                 let missing = GroupSet::from_fn(count, |group| !here.contains(group));
-                let absent = u64::from(missing.len()) * GROUP_BYTES as u64;
-                (Progress::Waiting(missing), place.size.saturating_sub(absent))
+                let reused = (0..count).filter(|group| here.contains(*group));
+                let reused = reused.map(|group| group_bytes(place.size, group) as u64).sum();
+                (Progress::Waiting(missing), reused)
             }
         };
         Self { place, progress, reused_bytes }

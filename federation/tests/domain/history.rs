@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use tessera_consensus::kernel::Outcome;
 use tessera_consensus::replica::{Replica, SEALED};
 use tessera_consensus::wire::encode;
-use tessera_consensus::wire::v1::{Kind, Leaf};
+use tessera_consensus::wire::v1::{BATCH_COMMANDS_MAX, Kind, Leaf};
 use tessera_consensus::{Hash, LedgerIndex, SiteId, UnixMillis};
 use tessera_federation::blind::{Binding, Chain, IdentifierKey, Part};
 use tessera_federation::history::{
-    self, AuthorFault, CHAIN_MAX, Cause, FAULTS_TOLD_MAX, HOLES_MAX, History, PlaceError, Problem, Unread, look_up,
-    next_free,
+    self, AuthorFault, CHAIN_MAX, Cause, FAULTS_TOLD_MAX, HOLES_MAX, History, PLACES_MAX, PlaceError, Problem, Unread,
+    look_up, next_free,
 };
 use tessera_federation::ids::RecordId;
 use tessera_federation::wire::Format;
@@ -355,6 +355,36 @@ fn what_others_put_into_a_sites_chain_closes_the_patient_to_nobody() {
     let blamed = |problem: &&Problem| matches!(problem.cause, Cause::Author { author: named, .. } if named == author);
     assert_eq!(history.problems.iter().filter(blamed).count(), history.problems.len());
     assert_eq!(history.problems.len(), 2 * FAULTS_TOLD_MAX, "some of each chain");
+}
+
+#[test]
+fn places_that_others_took_are_passed_over_up_to_a_bound_and_beyond_it_something_may_be_hidden() {
+    let mut scene = scene();
+    let (key, b) = (person(1), site("hospital-b"));
+    scene.consent(B, &key, 250, 250, "hospital-b");
+    // All but one of the places behind B's first record.
+    let rubbish: Vec<u64> = (1..PLACES_MAX - 1).collect();
+    for counters in rubbish.chunks(BATCH_COMMANDS_MAX) {
+        let command = |(before, counter): (u64, &u64)| {
+            let tag = key.tag(Chain::Site { site: &b, kind: CONSENT }, *counter);
+            let consent = ConsentId::from_bytes(u128::from(*counter).to_be_bytes());
+            let public = ConsentPublic { version: VERSION, consent, tag, presence: None }.to_bytes();
+            scene.world.later_command(&scene.replica, C, before, CONSENT, public, Some(b"rubbish".to_vec()))
+        };
+        let batch = scene.world.batch(&scene.replica, (0..).zip(counters).map(command).collect());
+        let applied = scene.replica.apply_batch(&batch, Default::default()).expect("applies");
+        assert!(applied.outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Applied));
+    }
+    let hidden = |scene: &Scene| -> Vec<Problem> {
+        scene.look_up(&key).problems.into_iter().filter(Problem::may_hide_something).collect()
+    };
+    scene.consent(B, &key, 251, 251, "hospital-b");
+    assert_eq!(scene.look_up(&key).consents.len(), 2, "B's word at the last place that is read");
+    let cause = Cause::Unread(Unread::ChainTooLong { most: Some(scene.world.node(C)) });
+    assert_eq!(hidden(&scene), [Problem { site: Some(b.clone()), index: None, cause }], "more may lie behind it");
+    let full = next_free(&scene.replica, &key, &b, CONSENT, &|_| false).expect_err("nobody would read more");
+    assert!(matches!(full, PlaceError::ChainFull { .. }), "{full}");
+    assert!(next_free(&scene.replica, &key, &b, STUDY, &|_| false).is_ok(), "other chains are as they were");
 }
 
 #[test]

@@ -130,8 +130,22 @@ impl World {
         public: Vec<u8>,
         sealed: Option<Vec<u8>>,
     ) -> Submission {
+        self.later_command(replica, node, 0, kind, public, sealed)
+    }
+
+    /// One that has so many others before it in its batch.
+    pub fn later_command(
+        &self,
+        replica: &Replica,
+        node: usize,
+        before: u64,
+        kind: Kind,
+        public: Vec<u8>,
+        sealed: Option<Vec<u8>>,
+    ) -> Submission {
         let stream = Stream { node: self.node(node), incarnation: Incarnation(0), lane: Lane::Bulk };
-        let sequence: Sequence = kernel::next_sequence(replica.view(), &stream).expect("state");
+        let Sequence(next) = kernel::next_sequence(replica.view(), &stream).expect("state");
+        let sequence = Sequence(next + before);
         let hash = sealed.as_deref().map(sealed_hash);
         let body = CommandBody { version: VERSION, kind, stream, sequence, public, sealed: hash };
         Submission { command: body.sign(self.federation(), &self.commands[node]), sealed }

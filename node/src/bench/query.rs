@@ -52,7 +52,7 @@ async fn found(root: &Path) -> anyhow::Result<PathBuf> {
         let (legal_name, ae_title) = (format!("Bench {number}"), issuer.clone());
         config.site.push(SiteConfig { id, legal_name, issuer, ae_title });
     }
-    replace(&home.config(), config.to_toml().as_bytes())?;
+    replace(&home.config(), config.to_toml().as_bytes(), 0o644)?;
     for command in [
         "ticket --dir node --role core --out ticket",
         "found --name Bench --out genesis ticket",

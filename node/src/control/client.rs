@@ -39,7 +39,8 @@ pub async fn call<A: Serialize, R: DeserializeOwned>(
     let mut body = response.into_body();
     let mut buffer = Vec::new();
     while let Some(frame) = body.frame().await {
-        if let Some(data) = frame.context("the node broke off its answer; see its log")?.data_ref() {
+        let broken = "the node ended before it had answered; what was asked may be done, and may be asked again";
+        if let Some(data) = frame.context(broken)?.data_ref() {
             buffer.extend_from_slice(data);
         }
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {

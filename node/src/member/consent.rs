@@ -84,11 +84,50 @@ pub fn granting(member: &Member, to_site: &str, purpose: &str, end: UnixMillis) 
 }
 
 impl Member {
+    /// A code that was given in here before answers with its consent: who asks again, because the first answer was lost,
+    /// must hear the number under which it is taken back.
     pub async fn grant(self: &Arc<Self>, call: ConsentGrantCall) -> anyhow::Result<ConsentDone> {
         let identifier = Identifier::parse(&call.id)?;
         let terms = granting(self, &call.to_site, &call.purpose, end_of_grant(self.promised_from()?, call.days)?)?;
-        let consent = self.record_consent(identifier, terms, call.patient_code.as_deref()).await?;
+        let consent = {
+            let _granting = self.granting.lock().await;
+            match self.given_in_before(&identifier, &terms, call.patient_code.as_deref()).await? {
+                Some(consent) => consent,
+                None => self.record_consent(identifier, terms, call.patient_code.as_deref()).await?,
+            }
+        };
         self.await_consent(consent, false).await
+    }
+
+    /// The consent of this node that the code confirms, if the ledger has it or may still take it.
+    async fn given_in_before(
+        &self,
+        identifier: &Identifier,
+        terms: &ConsentTerms,
+        code: Option<&str>,
+    ) -> anyhow::Result<Option<ConsentId>> {
+        let Some(code) = code else { return Ok(None) };
+        let (site, code) = self.code(code)?;
+        let found = history::look_up(&self.replica, &self.keys_of(identifier, true).await?)?.consents;
+        let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
+        let taken = found.iter().map(|found| (&found.details, found.revoked.is_some()));
+        let waiting = sent.iter().filter(|sent| !matches!(sent.state, SentState::Rejected(_)));
+        let waiting = waiting.map(|sent| (&sent.details, sent.revoke));
+        let confirms = |details: &ConsentDetails| {
+            let ConsentDetails { consent, terms, proof, .. } = details;
+            self.is_own(&details.author) && code.confirms(&site, consent, terms, proof)
+        };
+        let Some((before, revoked)) = taken.chain(waiting).find(|(details, _)| confirms(details)) else {
+            return Ok(None);
+        };
+        let is_same = before.terms.grantee() == terms.grantee() && before.terms.purposes() == terms.purposes();
+        ensure!(
+            is_same && !revoked && !self.is_revoked_here(&before.consent)?,
+            "this code was given in before, for consent {}, and confirms one grant: for another the patient needs a code \
+             of its own",
+            before.consent
+        );
+        Ok(Some(before.consent))
     }
 
     /// Writes a consent under a fresh number; it is durable here when this returns.
@@ -127,11 +166,16 @@ impl Member {
     /// A code is written `SITE/CODE`: the site that handed it out is the one that can judge it.
     fn proof(&self, code: Option<&str>, consent: &ConsentId, terms: &ConsentTerms) -> anyhow::Result<EvidenceProof> {
         let Some(code) = code else { return Ok(EvidenceProof::Attestation) };
+        let (site, code) = self.code(code)?;
+        Ok(code.confirm(&site, consent, terms))
+    }
+
+    fn code(&self, text: &str) -> anyhow::Result<(SiteId, PatientCode)> {
         let (site, code) =
-            code.split_once('/').context("a patient's code is written SITE/CODE, as it was handed out")?;
+            text.split_once('/').context("a patient's code is written SITE/CODE, as it was handed out")?;
         let site: SiteId = site.trim().parse()?;
         ensure!(self.knows_site(&site)?, "{site} is no site of this federation");
-        Ok(code.parse::<PatientCode>()?.confirm(&site, consent, terms))
+        Ok((site, code.parse()?))
     }
 
     /// What closes does not wait behind registrations; it takes back what another hospital recorded.

@@ -11,7 +11,7 @@ use tessera_policy::{ConsentId, Identifier};
 use super::consent::{DAY_MS, granting};
 use super::testing::{A, B, C, REGULATOR, World, patient};
 use crate::archive::ingest::now_ms;
-use crate::control::wire::{ConsentCodeCall, ConsentDone, ConsentRevokeCall, HistoryCall, IdCall};
+use crate::control::wire::{ConsentCodeCall, ConsentDone, ConsentGrantCall, ConsentRevokeCall, HistoryCall, IdCall};
 use crate::founding::rng;
 
 fn in_days(days: u64) -> UnixMillis {
@@ -116,6 +116,32 @@ async fn a_list_says_whose_images_a_grant_opens_and_whether_it_opens_any() {
     let kept = world.members[A].consents(asked(&shared)).await.expect("a list");
     assert!(kept.iter().any(|shown| shown.state == of_a));
     assert!(allows(&world, A, &shared).await && allows(&world, C, &shared).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_a_code_in_again_hears_of_the_consent_that_it_confirmed() {
+    let world = World::found().await;
+    let shared = patient(1);
+    let typed = code(&world, &shared, "treatment").await;
+    let call = |purpose: &str| ConsentGrantCall {
+        id: shared.reveal_command_form(),
+        to_site: "hospital-b".into(),
+        purpose: purpose.into(),
+        patient_code: Some(typed.clone()),
+        days: 30,
+    };
+    let first = world.while_committing(world.members[B].grant(call("treatment"))).await.expect("granted");
+    let again = world.while_committing(world.members[B].grant(call("treatment"))).await.expect("the same");
+    assert_eq!((&again.consent, again.ledger_index, again.certified), (&first.consent, first.ledger_index, true));
+    let other = world.while_committing(world.members[B].grant(call("research"))).await;
+    let consent = first.consent.parse().expect("a consent");
+    assert!(revokes(&world, B, &consent, None).await.certified);
+    assert!(!allows(&world, A, &shared).await, "nothing else was recorded with it");
+    let revoked = world.while_committing(world.members[B].grant(call("treatment"))).await;
+    for refused in [other, revoked] {
+        let why = refused.expect_err("it confirms one grant").to_string();
+        assert!(why.contains(&format!("given in before, for consent {}", first.consent)), "{why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

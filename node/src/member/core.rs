@@ -377,7 +377,7 @@ impl Driver {
         loop {
             // The runtime's threads are not for fsync.
             let (path, bytes) = (self.guard.clone(), guard.to_bytes());
-            match tokio::task::spawn_blocking(move || replace(&path, &bytes)).await? {
+            match tokio::task::spawn_blocking(move || replace(&path, &bytes, 0o600)).await? {
                 Ok(()) => break,
                 Err(error) if error.is_for_now() => {
                     if !std::mem::replace(&mut waited, true) {

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use tessera_consensus::NodeId;
 use tessera_consensus::kernel;
 use tessera_consensus::wire::v1::Role;
+use tessera_consensus::{NodeId, UnixMillis};
 use tessera_federation::blind::budget::OverBudget;
 use tessera_federation::blind::{BlindError, Evaluator, IdentifierKey, KeyAsk, asks, blind};
 use tessera_federation::machine;
@@ -19,8 +19,7 @@ use tessera_storage::engine::Batch;
 use zeroize::Zeroizing;
 
 use super::vault::Shelf;
-use super::{Member, locked, rfc3339};
-use crate::archive::ingest::now_ms;
+use super::{Member, clock, locked, rfc3339};
 use crate::founding::{rng, year_of};
 
 /// The longest that a core node is left alone which said that the budget is used up. It is renewed with the day, and
@@ -31,18 +30,20 @@ const REST_MS_MAX: u64 = 300_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rest {
     allowed: u64,
-    renewed_ms: u64,
+    /// As the core node said.
+    renewed: UnixMillis,
+    /// By [`clock::steady`].
     again_ms: u64,
 }
 
 impl Rest {
-    fn sentence(&self) -> String {
+    fn sentence(&self, now_ms: u64) -> String {
         format!(
             "this hospital's budget of {} lookups a day is used up. It is renewed at {}, and grows with what is \
-             registered; the core is asked again at {}",
+             registered; the core is asked again in {} s",
             self.allowed,
-            rfc3339(self.renewed_ms),
-            rfc3339(self.again_ms)
+            rfc3339(self.renewed.0),
+            self.again_ms.saturating_sub(now_ms).div_ceil(1_000)
         )
     }
 }
@@ -54,15 +55,14 @@ pub struct Rests(BTreeMap<NodeId, Rest>);
 
 impl Rests {
     fn of(&self, node: &NodeId, now_ms: u64) -> Option<Rest> {
-        // What lies further ahead than any rest is of a clock that was set back since.
-        let rests = |rest: &Rest| now_ms < rest.again_ms && rest.again_ms - now_ms <= REST_MS_MAX;
-        self.0.get(node).copied().filter(rests)
+        self.0.get(node).copied().filter(|rest| now_ms < rest.again_ms)
     }
 
-    /// No core node can make this one wait longer than the longest rest, whatever it says of its days.
-    fn begin(&mut self, node: NodeId, now_ms: u64, allowed: u64, renewed_ms: u64) -> Rest {
-        let again_ms = renewed_ms.clamp(now_ms.saturating_add(1_000), now_ms.saturating_add(REST_MS_MAX));
-        let rest = Rest { allowed, renewed_ms, again_ms };
+    /// Until the budget is renewed, which is `renewed_in_ms` from now. No core node can make this one wait longer than
+    /// the longest rest, whatever it says of its days.
+    fn begin(&mut self, node: NodeId, now_ms: u64, allowed: u64, renewed: UnixMillis, renewed_in_ms: u64) -> Rest {
+        let again_ms = now_ms.saturating_add(renewed_in_ms.clamp(1_000, REST_MS_MAX));
+        let rest = Rest { allowed, renewed, again_ms };
         self.0.insert(node, rest);
         rest
     }
@@ -128,7 +128,8 @@ impl Member {
         let mut last = anyhow::anyhow!("none is known");
         let mut used_up = None;
         for node in own.into_iter().chain(self.core_nodes()?) {
-            let resting = locked(&self.blind_rests).of(&node, now_ms());
+            let now_ms = clock::steady().0;
+            let resting = locked(&self.blind_rests).of(&node, now_ms);
             if resting.is_some() {
                 used_up = used_up.or(resting);
                 continue;
@@ -142,7 +143,9 @@ impl Member {
                 Err(error) => Err(error),
             };
             if let Ok(BlindAnswer::Refused(BlindRefusal::OverBudget { allowed, resets_at, .. })) = answered {
-                used_up = Some(locked(&self.blind_rests).begin(node, now_ms(), allowed, resets_at.0));
+                let renewed_in_ms = resets_at.since(self.recorded_now());
+                let rest = locked(&self.blind_rests).begin(node, now_ms, allowed, resets_at, renewed_in_ms);
+                used_up = Some(rest);
                 continue;
             }
             let keys = answered.and_then(evaluated).and_then(|reply| {
@@ -160,7 +163,7 @@ impl Member {
             }
         }
         if let Some(rest) = used_up {
-            bail!("a patient whose key is not kept here can't be looked up now: {}", rest.sentence());
+            bail!("a patient whose key is not kept here can't be looked up now: {}", rest.sentence(clock::steady().0));
         }
         Err(last.context("no core hospital answered, so a patient whose key is not kept here can't be looked up now"))
     }
@@ -225,25 +228,48 @@ mod tests {
     use tessera_consensus::Hash;
     use tessera_federation::blind::budget::DAY_MS;
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::member::testing::{A, World, patient};
+    use crate::member::testing::{A, B, World, patient};
 
     #[test]
     fn a_core_node_is_asked_again_when_the_day_turns_or_after_the_longest_rest() {
         let node = |byte: u8| NodeId::new(Hash::blake3(&[&[byte]]));
-        let midnight = 20_000 * DAY_MS;
-        for (now_ms, renewed_ms, again_ms) in [
-            (midnight - 7_000, midnight, midnight),
-            (midnight - DAY_MS / 2, midnight, midnight - DAY_MS / 2 + REST_MS_MAX),
-            (midnight, midnight - 1, midnight + 1_000),
-            (midnight, u64::MAX, midnight + REST_MS_MAX),
+        let (now_ms, midnight) = (5_000, UnixMillis(20_000 * DAY_MS));
+        for (renewed_in_ms, again_ms) in [
+            (7_000, now_ms + 7_000),
+            (DAY_MS / 2, now_ms + REST_MS_MAX),
+            (0, now_ms + 1_000),
+            (u64::MAX, now_ms + REST_MS_MAX),
         ] {
             let mut rests = Rests::default();
             assert_eq!(rests.of(&node(1), now_ms), None);
-            let rest = rests.begin(node(1), now_ms, 2_000, renewed_ms);
+            let rest = rests.begin(node(1), now_ms, 2_000, midnight, renewed_in_ms);
             assert_eq!((rests.of(&node(1), again_ms - 1), rests.of(&node(1), again_ms)), (Some(rest), None));
             assert_eq!(rests.of(&node(2), now_ms), None, "each counts for itself");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_used_of_a_budget_is_durable_before_the_answer() {
+        let mut world = World::found().await;
+        let year = world.members[A].this_year();
+        let asking = world.members[B].node;
+        let (request, _) = blind(asks(&patient(1), year, year).remove(0), &mut rng()).expect("a request");
+        world.hangs_disk(A, true);
+        {
+            let mut answer = Box::pin(world.members[A].evaluate_for(asking, &request));
+            let early = tokio::time::timeout(Duration::from_millis(500), answer.as_mut()).await;
+            assert!(early.is_err(), "it was answered before the disk had it");
+            world.hangs_disk(A, false);
+            assert!(matches!(answer.await.expect("an answer"), BlindAnswer::Evaluated(_)));
+        }
+        world.reopen(A);
+        let member = &world.members[A];
+        let kept = member.vault.get(&**member.archive.engine(), Shelf::Budget, asking.hash().as_bytes());
+        let (of, _, used): (NodeId, u64, u64) = kept.expect("readable").expect("what was used");
+        assert_eq!((of, used), (asking, request.elements() as u64), "a fall gives nothing back");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,11 +296,11 @@ mod tests {
         }
         let refused = refused.expect("no budget is left").to_string();
         assert!(refused.contains("budget of 2000 lookups a day is used up"), "{refused}");
-        assert!(refused.contains("asked again at"), "{refused}");
+        assert!(refused.contains("asked again in"), "{refused}");
         assert!(member.keys_of(&patient(1), true).await.is_ok(), "kept keys need no core");
-        let rest = locked(&member.blind_rests).of(&member.node, now_ms()).expect("it is left alone");
+        let rest = locked(&member.blind_rests).of(&member.node, clock::steady().0).expect("it is left alone");
         assert!(member.keys_of(&patient(300), true).await.is_err());
-        let same = locked(&member.blind_rests).of(&member.node, now_ms());
+        let same = locked(&member.blind_rests).of(&member.node, clock::steady().0);
         assert_eq!(same, Some(rest), "it was not asked once more");
     }
 }

@@ -146,6 +146,8 @@ pub struct Member {
     examined: Mutex<Option<LedgerSize>>,
     /// What other members were caught at.
     suspicions: Mutex<suspicions::Suspicions>,
+    /// Held while a grant is recorded, so that no code is given in twice.
+    granting: tokio::sync::Mutex<()>,
     /// Held while a code is handed out or spent.
     codes: Mutex<()>,
     /// Held while a lookup is written down.
@@ -233,6 +235,7 @@ impl Member {
             role: own.join.role,
             reserved: Mutex::new(places::Reserved::of_waiting(&outbox)?),
             placing: Mutex::default(),
+            granting: tokio::sync::Mutex::default(),
             registration_waits: Mutex::default(),
             ledger_waits: Mutex::default(),
             registered_last: Mutex::default(),

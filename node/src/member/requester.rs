@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use tessera_consensus::UnixMillis;
 use tessera_consensus::wire::encode;
 use tessera_federation::DisclosureId;
 use tessera_federation::history::FoundStudy;
@@ -25,9 +24,8 @@ use super::copies::Fetched;
 use super::export::export;
 use super::history::Person;
 use super::lookups::{Asked, Occasion};
-use super::{Member, locked};
+use super::{Member, clock, locked};
 use crate::archive::copies::{self, CopyId};
-use crate::archive::ingest::now_ms;
 use crate::control::server::Reporter;
 use crate::control::wire::{FetchCall, FetchDone, Progress};
 use crate::http::HolderRefused;
@@ -59,11 +57,13 @@ impl Member {
         // What is revoked from here on closes the copy, whether or not the holder knew of it.
         let seen = self.seen().context("this node has not caught up yet; try again in a moment")?.size.0;
         self.ask_nobody_what_was_taken_back(&person, &found, &call)?;
+        // Dated by the clock of the beginning, and patient by one that nobody sets.
+        let (date, steady) = (self.recorded_now(), clock::steady());
         let next = || Fetch {
             me: self.identity(),
             intent: self.intent(&call, &found, &holder).expect("the same call made an intent before"),
             sink: sink.clone(),
-            now: Arc::new(|| UnixMillis(now_ms())),
+            now: Arc::new(move || date.plus_ms(clock::steady().since(steady))),
         };
         self.intent(&call, &found, &holder)?;
         let summary = match fetch_through(self.peers()?.net(), ATTEMPTS, next).await {
@@ -133,7 +133,7 @@ impl Member {
     ) -> anyhow::Result<()> {
         let purpose = purpose(call)?;
         let study = &found.details.shown.as_ref().context("the record shows no study")?.study_uid;
-        let fetched = Fetched { holder: &found.details.site, study, purpose, at_ms: now_ms() };
+        let fetched = Fetched { holder: &found.details.site, study, purpose, at_ms: self.recorded_now().0 };
         match self.taken_back_here(&person.found, &fetched)? {
             None => Ok(()),
             Some(consent) => {

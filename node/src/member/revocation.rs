@@ -24,7 +24,7 @@ use tessera_federation::outbox::Draft;
 use tessera_federation::wire::Format;
 use tessera_federation::wire::v1::{self, RevocationPublic};
 use tessera_policy::{ConsentDecision, ConsentId, ConsentTerms, Identifier};
-use tessera_storage::engine::{Batch, Ticket};
+use tessera_storage::engine::{Batch, Ticket, wait_durable};
 
 use super::Member;
 use super::history::Person;
@@ -242,7 +242,9 @@ impl Member {
                 let recorded_ms = newest.time().0;
                 let mut batch = Batch::new();
                 self.vault.put(&mut batch, Shelf::RevocationTimes, consent.as_bytes(), &recorded_ms);
-                self.archive.submit(batch)?;
+                // What a patient was told must be told again.
+                let engine = &**self.archive.engine();
+                wait_durable(engine, engine.submit(batch)?)?;
                 recorded_ms
             }
         };

@@ -96,7 +96,7 @@ impl Member {
             None => {}
         }
         if !guarded {
-            replace(&directory.join(GUARD), &SigningGuard::new().to_bytes())?;
+            replace(&directory.join(GUARD), &SigningGuard::new().to_bytes(), 0o600)?;
         }
         // The file must be there, and known, before anything is confirmed that it has to remember.
         std::fs::File::options().append(true).create(true).open(&anchor)?.sync_all()?;

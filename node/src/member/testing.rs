@@ -4,8 +4,8 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use tessera_consensus::checkpoint::{SignedCheckpoint, cosign};
 use tessera_consensus::wire::v1::{Batch, VERSION};
@@ -15,11 +15,11 @@ use tessera_storage::engine::{Batch as EngineBatch, DurableCallback, Engine, Eng
 use tessera_storage::pixels::SiteKey;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 
-use super::Member;
 use super::consent::{DAY_MS, granting};
 use super::holder::Question;
 use super::lookups::{Asked, Occasion};
 use super::registrar::Registration;
+use super::{Member, locked};
 use crate::archive::catalogue::{Description, ObjectRecord, Receipt};
 use crate::archive::ingest::now_ms;
 use crate::archive::{self, Archive, catalogue};
@@ -41,17 +41,27 @@ const TAKEN_MAX: usize = 128;
 
 pub struct World {
     pub members: Vec<Arc<Member>>,
-    disks_are_full: [Arc<AtomicBool>; 4],
+    disks: [Arc<Disk>; 4],
     folder: tempfile::TempDir,
 }
 
-/// The real engine, and a disk that takes nothing more while it is full.
-struct FillingEngine {
-    engine: RocksEngine,
-    is_full: Arc<AtomicBool>,
+/// What a test does to a member's disk.
+#[derive(Default)]
+struct Disk {
+    /// It takes nothing more.
+    is_full: AtomicBool,
+    /// Nobody hears any more that something is durable, until it does no longer.
+    hangs: Mutex<bool>,
+    goes_on: Condvar,
 }
 
-impl View for FillingEngine {
+/// The real engine on such a disk.
+struct TestedEngine {
+    engine: RocksEngine,
+    disk: Arc<Disk>,
+}
+
+impl View for TestedEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         self.engine.get(table, key)
     }
@@ -65,16 +75,21 @@ impl View for FillingEngine {
     }
 }
 
-impl Engine for FillingEngine {
+impl Engine for TestedEngine {
     fn submit(&self, batch: EngineBatch) -> Result<Ticket, EngineError> {
-        if self.is_full.load(Ordering::Relaxed) {
+        if self.disk.is_full.load(Ordering::Relaxed) {
             return Err(EngineError::DiskFull { detail: "a test filled it".into() });
         }
         self.engine.submit(batch)
     }
 
     fn on_durable(&self, ticket: Ticket, done: DurableCallback) {
-        self.engine.on_durable(ticket, done);
+        let disk = self.disk.clone();
+        let tell = move |result| {
+            drop(disk.goes_on.wait_while(locked(&disk.hangs), |hangs| *hangs));
+            done(result);
+        };
+        self.engine.on_durable(ticket, Box::new(tell));
     }
 
     fn durable(&self) -> Ticket {
@@ -106,14 +121,14 @@ fn init(dir: &Path, name: &str, peer: &[String]) -> cli::Init {
     }
 }
 
-fn try_open(dir: &Path, is_full: &Arc<AtomicBool>) -> anyhow::Result<Arc<Member>> {
+fn try_open(dir: &Path, disk: &Arc<Disk>) -> anyhow::Result<Arc<Member>> {
     let home = Home::new(dir);
     let config = Config::read(&home.config()).expect("a configuration");
     let secrets = home.load_secrets().expect("keys");
     let (own, genesis) = founding::installed(&home).expect("a federation");
     std::fs::create_dir_all(home.database()).expect("a writable folder");
     let engine = RocksEngine::open(&home.database(), &archive::TABLES, EngineOptions::default()).expect("a database");
-    let engine: Arc<dyn Engine> = Arc::new(FillingEngine { engine, is_full: is_full.clone() });
+    let engine: Arc<dyn Engine> = Arc::new(TestedEngine { engine, disk: disk.clone() });
     let key = SiteKey::new(*secrets.site);
     let archive = Archive::open(engine, &home.pixels(), key, config.clone()).expect("an archive");
     let member = Member::open(home, config, secrets, &own, genesis, archive)?;
@@ -148,18 +163,23 @@ impl World {
             let join = cli::Join { dir: cli::Dir { dir: dir(name) }, genesis: genesis.clone() };
             founding::join(join).expect("it joins");
         }
-        let mut world = Self { members: Vec::new(), disks_are_full: Default::default(), folder };
+        let mut world = Self { members: Vec::new(), disks: Default::default(), folder };
         world.members = (0..NAMES.len()).map(|index| world.opens(index).expect("a member")).collect();
         world.commit().await;
         world
     }
 
     fn opens(&self, index: usize) -> anyhow::Result<Arc<Member>> {
-        try_open(&self.folder.path().join(NAMES[index]), &self.disks_are_full[index])
+        try_open(&self.folder.path().join(NAMES[index]), &self.disks[index])
+    }
+
+    pub fn hangs_disk(&self, index: usize, hangs: bool) {
+        *locked(&self.disks[index].hangs) = hangs;
+        self.disks[index].goes_on.notify_all();
     }
 
     pub fn fills_disk(&self, index: usize, is_full: bool) {
-        self.disks_are_full[index].store(is_full, Ordering::Relaxed);
+        self.disks[index].is_full.store(is_full, Ordering::Relaxed);
     }
 
     /// Stops a member and opens its directory again, as after a crash.
