@@ -169,6 +169,48 @@ impl TrustedClock {
     }
 }
 
+/// Between two certificates that show a live core, at least so many milliseconds pass here.
+const PACE_MS_MIN: u64 = 2_000;
+
+/// Whether what this node has is of the present, once since its start, whatever its wall clock says.
+///
+/// A certificate shows it that was made after the start and agrees with the wall clock. Where the two disagree, two of them
+/// do whose times lie apart as their arrivals here do: certificates of a ledger that is being caught up with lie further
+/// apart. They prove less (a peer could tell of the past at the pace of the present), and are all that a node with a wrong
+/// clock has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrival {
+    started: UnixMillis,
+    /// An earlier certificate of this life, and the boot clock's reading when it was applied.
+    before: Option<(UnixMillis, u64)>,
+}
+
+impl Arrival {
+    /// `started`: what the wall clock said at the start.
+    pub fn new(started: UnixMillis) -> Self {
+        Self { started, before: None }
+    }
+
+    /// A certificate that is newer than all before this life was applied; whether it shows the present.
+    pub fn is_shown_by(&mut self, time: UnixMillis, clocks: Clocks) -> bool {
+        // Seconds are rounded down in certificates.
+        let is_of_this_life = time.plus_ms(1_000) > self.started;
+        if is_of_this_life && Anchor::of(time, clocks).is_some() {
+            return true;
+        }
+        let Some((earlier, boot_ms)) = self.before else {
+            self.before = Some((time, clocks.boot_ms));
+            return false;
+        };
+        let passed_ms = clocks.boot_ms.saturating_sub(boot_ms);
+        if passed_ms < PACE_MS_MIN {
+            return false;
+        }
+        self.before = Some((time, clocks.boot_ms));
+        time > earlier && time.since(earlier) <= passed_ms + PACE_MS_MIN
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +289,35 @@ mod tests {
         assert_eq!(clock.ahead_ms(clocks(1060, 10), true), 0);
         assert_eq!(clock.ahead_ms(clocks(1000 + 86_400 + 140, 10 + 86_400), true), 0);
         assert_eq!(clock.ahead_ms(clocks(1000 + 86_400 + 150, 10 + 86_400), true), 150_000);
+    }
+
+    #[test]
+    fn what_is_of_the_present_is_known_by_a_right_clock_at_once_and_by_a_wrong_one_soon() {
+        // The wall clock at the start; then the certificates' times with the clocks at their arrival.
+        for (name, started, news, shown) in [
+            ("right clock", 1000, vec![(1002, 1003, 10)], vec![true]),
+            ("before the start", 1000, vec![(990, 1001, 10)], vec![false]),
+            ("catching up", 1000, vec![(500, 1001, 10), (700, 1004, 13), (1006, 1007, 16)], vec![false, false, true]),
+            ("a day ahead", 87_400, vec![(1002, 87_403, 10), (1005, 87_406, 13)], vec![false, true]),
+            (
+                "ahead, and catching up",
+                87_400,
+                vec![(500, 87_403, 10), (1005, 87_406, 13), (1008, 87_409, 16)],
+                vec![false, false, true],
+            ),
+            (
+                "ahead, a busy core",
+                87_400,
+                vec![(1002, 87_403, 10), (1003, 87_404, 11), (1004, 87_405, 12)],
+                vec![false, false, true],
+            ),
+            ("a day behind", 1000, vec![(87_400, 1001, 10), (87_403, 1004, 13)], vec![false, true]),
+            ("the same once more", 87_400, vec![(1002, 87_403, 10), (1002, 87_406, 13)], vec![false, false]),
+        ] {
+            let mut arrival = Arrival::new(seconds(started));
+            let heard = news.iter().map(|(time, wall, boot)| arrival.is_shown_by(seconds(*time), clocks(*wall, *boot)));
+            assert_eq!(heard.collect::<Vec<_>>(), shown, "{name}");
+        }
     }
 
     #[test]

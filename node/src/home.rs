@@ -38,7 +38,7 @@ pub enum HomeError {
     #[error("{path} is damaged ({why}); restore it from a backup")]
     Damaged { path: PathBuf, why: String },
     #[error(
-        "others than its owner may read {path} (mode {mode:03o}), and who has its keys is this node. If nobody has read \
+        "everybody on this machine may read {path} (mode {mode:03o}), and who has its keys is this node. If nobody has read \
          it: chmod 600 {path}. Otherwise this node needs a new identity"
     )]
     Exposed { path: PathBuf, mode: u32 },
@@ -130,6 +130,22 @@ impl Home {
         Ok(secrets)
     }
 
+    /// A backup that was put back, or a careless copy, may have opened it to everybody on this machine; whom the
+    /// directories keep out can't read it. A group is the operator's affair (volumes are mounted for one), and told.
+    fn check_private(&self, path: &Path) -> Result<(), HomeError> {
+        let mode = |path: &Path| fs::metadata(path).map_or(0, |found| found.permissions().mode() & 0o777);
+        let of_file = mode(path);
+        let directories = path.ancestors().skip(1).take_while(|directory| directory.starts_with(&self.root));
+        let lets_in = directories.map(mode).fold(0o011, |lets_in, directory| lets_in & directory);
+        if of_file & 0o006 != 0 && lets_in & 0o001 != 0 {
+            return Err(HomeError::Exposed { path: path.to_owned(), mode: of_file });
+        }
+        if of_file & 0o060 != 0 && lets_in & 0o010 != 0 {
+            tracing::warn!(path = %path.display(), "a group may read this node's keys");
+        }
+        Ok(())
+    }
+
     /// The node is made: all that it needs is durable.
     pub fn finish(&self) -> Result<(), HomeError> {
         remove_if_there(&self.unfinished())
@@ -144,7 +160,7 @@ impl Home {
         self.check_finished()?;
         let path = self.secrets();
         for secret in [&path, &self.checkpoint_key()] {
-            is_private(secret)?;
+            self.check_private(secret)?;
         }
         let json = Zeroizing::new(fs::read(&path).map_err(|source| HomeError::Io { path: path.clone(), source })?);
         let damaged = |why: String| HomeError::Damaged { path: path.clone(), why };
@@ -153,14 +169,6 @@ impl Home {
         let key = fs::read(&key_path).map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         let key: [u8; 32] = key.try_into().map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         file.into_secrets(key).map_err(damaged)
-    }
-}
-
-/// A backup that was put back, or a careless copy, may have made it readable. What is missing is told by its reader.
-fn is_private(path: &Path) -> Result<(), HomeError> {
-    match fs::metadata(path).map(|found| found.permissions().mode() & 0o777) {
-        Ok(mode) if mode & 0o077 != 0 => Err(HomeError::Exposed { path: path.to_owned(), mode }),
-        _ => Ok(()),
     }
 }
 
@@ -336,11 +344,22 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         for secret in [home.secrets(), home.checkpoint_key()] {
             let allow = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).expect("permissions");
-            allow(0o640);
-            let refused = home.load_secrets().expect_err("its group may read it").to_string();
-            assert!(refused.contains("(mode 640)") && refused.contains("chmod 600"), "{refused}");
-            allow(0o400);
-            assert!(home.load_secrets().is_ok(), "read-only is as private");
+            for (of_root, of_file, is_refused) in [
+                (0o700, 0o644, false),
+                (0o755, 0o640, false),
+                (0o755, 0o400, false),
+                (0o755, 0o644, true),
+                (0o711, 0o602, true),
+            ] {
+                fs::set_permissions(&home.root, fs::Permissions::from_mode(of_root)).expect("permissions");
+                fs::set_permissions(home.core(), fs::Permissions::from_mode(of_root)).expect("permissions");
+                allow(of_file);
+                let refused = home.load_secrets().err().map(|error| error.to_string());
+                assert_eq!(refused.is_some(), is_refused, "{of_root:o} {of_file:o} {refused:?}");
+                let says = |why: &String| why.contains(&format!("(mode {of_file:o})")) && why.contains("chmod 600");
+                assert!(refused.is_none_or(|why| says(&why)));
+            }
+            allow(0o600);
         }
         fs::remove_dir_all(home.core()).expect("remove");
         assert!(matches!(home.load_secrets(), Err(HomeError::NoCheckpointKey(_))));

@@ -56,8 +56,12 @@ fn plain(text: &str) -> String {
 }
 
 fn is_shown(character: char) -> bool {
-    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !character.is_control() && !turns
+    let turns = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    let breaks = matches!(character, '\u{2028}' | '\u{2029}');
+    !character.is_control() && !turns && !breaks
 }
 
 fn write(text: &str) {
@@ -80,7 +84,8 @@ mod tests {
             ("\u{1b}[2Jgone\u{7}", "\u{fffd}[2Jgone\u{fffd}"),
             ("\u{9b}31m", "\u{fffd}31m"),
             ("one\r\nanother line\t", "one\u{fffd}\u{fffd}another line\u{fffd}"),
-            ("\u{202e}txt.\u{2066}\u{200f}", "\u{fffd}txt.\u{fffd}\u{fffd}"),
+            ("\u{202e}txt.\u{2066}\u{61c}", "\u{fffd}txt.\u{fffd}\u{fffd}"),
+            ("one\u{2028}two", "one\u{fffd}two"),
         ] {
             assert_eq!(plain(text), expected);
         }

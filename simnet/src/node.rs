@@ -186,10 +186,12 @@ impl Node {
         self.disks().nth(which).expect("one of its disks").fail_next_sync();
     }
 
-    /// All its disks are full, or have room again.
-    pub fn fill(&self, is_full: bool) {
+    /// Some of its disks are full, or all have room again.
+    pub fn fill(&mut self, is_full: bool) {
         self.health.are_full.store(is_full, Ordering::Relaxed);
-        self.disks().for_each(|disk| disk.fill(is_full));
+        let count = self.disks().count();
+        let some = if is_full { self.faults.random_range(1..1_u32 << count) } else { 0 };
+        self.disks().enumerate().for_each(|(at, disk)| disk.fill(some & (1 << at) != 0));
     }
 
     pub fn is_full(&self) -> bool {

@@ -265,8 +265,8 @@ impl World {
                 if self.nodes[&host].is_full() {
                     return self.journal.event("fault left out", &[]);
                 }
-                self.journal.tell(&format!("the disks of {host} are full"));
-                self.nodes[&host].fill(true);
+                self.journal.tell(&format!("disks of {host} are full"));
+                self.node(host).fill(true);
                 Repair::Room(host)
             }
             Fault::SlowDisk { who, factor } => {
@@ -345,7 +345,7 @@ impl World {
                 }
             }
             Repair::Room(host) => {
-                self.nodes[&host].fill(false);
+                self.node(host).fill(false);
                 if self.plan.size.is_core(host) || self.nodes[&host].running().is_none() {
                     self.restart(host).await;
                 }

@@ -31,7 +31,7 @@ pub use federation::{
 };
 pub use files::{Stored, copy_directory, files_below, files_with, flip, largest, put_back, stored_below, stored_with};
 pub use kept::{kept_exactly, registered_once};
-pub use node::{Node, Role, START_DEADLINE, Seat, WORK_DEADLINE, entries_of, warns};
+pub use node::{Node, Role, SMALL_DISKS, START_DEADLINE, Seat, WORK_DEADLINE, entries_of, warns};
 pub use port::free_port;
 pub use process::Process;
 pub use program::{Outcome, run, tessera, tessera_program, viewer_folder};

@@ -22,7 +22,7 @@ pub const WORK_DEADLINE: Duration = Duration::from_secs(120);
 const QUIET_PERIOD_MS: u64 = 500;
 
 /// Folders of a node that a test may put on small disks: its ledger, and what a core node has beside it.
-const SMALL_DISKS: [&str; 2] = ["federation", "core"];
+pub const SMALL_DISKS: [&str; 2] = ["federation", "core"];
 
 /// What a node is in its federation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,29 +123,26 @@ impl Node {
         self.small_disks_mib = Some(mib);
     }
 
-    /// Takes so much of each away, or all that there is.
+    /// Takes so much of one away, or all that there is.
     #[track_caller]
-    pub fn fill_small_disks(&mut self, mib: usize) {
-        for filler in self.small_disk_fillers() {
-            match std::fs::write(&filler, vec![0; mib << 20]) {
-                Err(error) if error.kind() != ErrorKind::StorageFull => panic!("{}: {error}", filler.display()),
-                _ => {}
-            }
+    pub fn fill_small_disk(&mut self, disk: &str, mib: usize) {
+        let filler = self.small_disk_filler(disk);
+        match std::fs::write(&filler, vec![0; mib << 20]) {
+            Err(error) if error.kind() != ErrorKind::StorageFull => panic!("{}: {error}", filler.display()),
+            _ => {}
         }
     }
 
     #[track_caller]
-    pub fn empty_small_disks(&mut self) {
-        self.small_disk_fillers().iter().for_each(|filler| std::fs::remove_file(filler).expect("the filler is there"));
+    pub fn empty_small_disk(&mut self, disk: &str) {
+        std::fs::remove_file(self.small_disk_filler(disk)).expect("the filler is there");
     }
 
-    /// As the node's process sees them.
-    fn small_disk_fillers(&mut self) -> [PathBuf; 2] {
+    /// As the node's process sees it.
+    fn small_disk_filler(&mut self, disk: &str) -> PathBuf {
         let root = Path::new("/proc").join(self.process().id().to_string()).join("root");
-        SMALL_DISKS.map(|disk| {
-            let folder = self.directory.join(disk);
-            root.join(folder.strip_prefix("/").expect("an absolute path")).join("filler")
-        })
+        let folder = self.directory.join(disk);
+        root.join(folder.strip_prefix("/").expect("an absolute path")).join("filler")
     }
 
     /// In a mount namespace of its own, where these folders are small file systems with what was in them.

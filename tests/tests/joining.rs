@@ -63,7 +63,7 @@ fn what_was_begun_and_not_finished_is_said_and_can_be_done_again() {
     join_all(&genesis, &nodes, &[]);
     // As a crash in the midst of joining leaves it: the node would wait for ever in its old federation.
     std::fs::write(&installed, alone).expect("written");
-    let mut half = nodes.into_iter().next_back().expect("the second");
+    let [first, mut half]: [Node; 2] = nodes.try_into().ok().expect("two nodes");
     let said = half.start_in_vain();
     assert!(said.contains("Run `tessera join` again"), "{said}");
     let genesis = genesis.display().to_string();
@@ -72,7 +72,7 @@ fn what_was_begun_and_not_finished_is_said_and_can_be_done_again() {
     half.kill();
 
     // Founding once more would make another federation, with these nodes in both.
-    let ticket = half.directory.with_extension("ticket").display().to_string();
+    let ticket = first.directory.with_extension("ticket").display().to_string();
     tessera(&["found", "--name", "Another", "--out", &genesis, &ticket]).exits_with(1).says("is there already");
 
     // A node that was not made to its end is made anew, and used for nothing before.

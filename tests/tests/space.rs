@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tessera_tests::{
-    Federation, Node, Phantom, Role, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of, files_below, let_pass, python,
-    wait_until, warns,
+    A, ALLIANCE, B, C, Federation, Node, Phantom, Role, SMALL_DISKS, Scratch, Seat, WORK_DEADLINE, dcmtk, entries_of,
+    files_below, let_pass, python, wait_until, warns,
 };
 
 const HOSPITAL: Seat = Seat::new("hospital-a", "SITEA", Role::Core);
@@ -45,6 +45,8 @@ fn a_disk_without_room_refuses_new_images_and_says_so_everywhere() {
     assert!(warns(&node.status().expect("it answers"), "nearly full"));
 }
 
+/// The folder of a node's ledger.
+const LEDGER: &str = SMALL_DISKS[0];
 /// A ledger's database keeps 256 MiB free.
 const LEDGER_MIB: u32 = 600;
 const FILLER_MIB: usize = 400;
@@ -63,7 +65,7 @@ fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_h
     federation.nodes[1].start();
     federation.settle();
 
-    federation.nodes[1].fill_small_disks(FILLER_MIB);
+    federation.nodes[1].fill_small_disk(LEDGER, FILLER_MIB);
     let before = federation.nodes[1].status().expect("it answers");
     federation.nodes[0].send(&[phantom.of("SITEA")]);
     wait_until("the member to find no room", WORK_DEADLINE, || {
@@ -76,7 +78,7 @@ fn a_member_whose_ledger_has_no_room_goes_on_reading_and_follows_again_when_it_h
     let behind = federation.nodes[1].status().expect("it answers");
     assert!(behind["certified_size"].as_u64() < ahead["certified_size"].as_u64(), "{behind:#}, after {before:#}");
 
-    federation.nodes[1].empty_small_disks();
+    federation.nodes[1].empty_small_disk(LEDGER);
     let states = federation.settle();
     assert_eq!(states[1]["certified_size"], states[0]["certified_size"]);
     assert_eq!(states[1]["state_digest"], states[0]["state_digest"], "what was refused left its trace");
@@ -96,7 +98,7 @@ fn a_hospital_of_its_own_whose_disk_is_full_to_the_last_byte_goes_on_when_there_
     node.send(&first.files);
     node.await_status("its first study", is_registered(1));
 
-    node.fill_small_disks(LEDGER_MIB as usize);
+    SMALL_DISKS.iter().for_each(|disk| node.fill_small_disk(disk, LEDGER_MIB as usize));
     node.send(&then.files);
     // Neither its log nor the signing guard finds room; so nothing is certified, and nothing is said to be.
     let waits = |status: &serde_json::Value| warns(status, "the ledger does not go on here until");
@@ -107,10 +109,36 @@ fn a_hospital_of_its_own_whose_disk_is_full_to_the_last_byte_goes_on_when_there_
     assert_eq!(node.instances(&first.study).len(), first.files.len(), "its own images can't be read");
     assert_eq!(node.instances(&then.study).len(), then.files.len(), "nor what came meanwhile");
 
-    node.empty_small_disks();
+    SMALL_DISKS.iter().for_each(|disk| node.empty_small_disk(disk));
     let status = node.await_status("it to go on", is_registered(2));
     assert!(!waits(&status), "{status:#}");
     node.kill();
+}
+
+#[test]
+fn a_leader_whose_ledger_has_no_room_leads_no_more() {
+    let scratch = Scratch::new();
+    let mut nodes = [A, B, C].map(|seat| Node::init(&scratch, ALLIANCE[seat]));
+    // From their first start on: a core node that finds itself on another disk has lost its seat.
+    nodes.iter_mut().for_each(|node| node.ledger_on_small_disks(LEDGER_MIB));
+    let mut federation = Federation::of(scratch, nodes.into(), &[]);
+    let phantom = federation.phantom(&["--patients", "3", "--slices", "2"]);
+    let states = federation.settle();
+    let leads = |node: &Node| states[0]["leader"] == node.seat.name;
+    let leader = federation.nodes.iter().position(leads).expect("somebody leads");
+    let other = (leader + 1) % federation.nodes.len();
+    // Its log has room, so nothing but its own will makes it give way.
+    federation.nodes[leader].fill_small_disk(LEDGER, FILLER_MIB);
+    let site = federation.nodes[other].seat.issuer;
+    federation.nodes[other].send(&[phantom.of(site)]);
+    let studies = phantom.examinations(site).len() as u64;
+    let registered =
+        |status: &serde_json::Value| status["outbox_pending"] == 0 && entries_of(status, "study") == studies;
+    federation.nodes[other].await_status("the core to go on under another leader", registered);
+    let behind = federation.nodes[leader].status().expect("it answers");
+    assert!(warns(&behind, "does not go on here until there is room"), "{behind:#}");
+    federation.nodes[leader].empty_small_disk(LEDGER);
+    assert_eq!(tessera_tests::study_entries(&federation.settle()), studies);
 }
 
 fn pack_bytes(node: &Node) -> u64 {

@@ -298,7 +298,7 @@ fn inbound_status(error: &InboundError) -> Status {
         }
         InboundError::NotTheSender { .. } => Status::permission_denied(words),
         InboundError::Snapshot(_) => Status::failed_precondition(words),
-        InboundError::Stopped(_) => Status::unavailable(words),
+        InboundError::Waits | InboundError::Stopped(_) => Status::unavailable(words),
     }
 }
 

@@ -1,13 +1,15 @@
-//! A core node as it runs: log, state machine, openraft, proposer and the watch over its own clock, put together.
+//! A core node as it runs: log, state machine, openraft, proposer and the watch over its own clock and disk, put together.
 //!
 //! Generic over runtime and transport; `node` and `simnet` start the same thing. The first core is that of the
 //! genesis: the node in the lowest seat founds the Raft cluster with all of them, once. Raft snapshots are never
 //! taken by themselves and the log is kept: a core node that comes back catches up from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::raft::VoteRequest;
@@ -20,7 +22,7 @@ use super::WallClock;
 use super::admission::CLOCK_SKEW_MS_MAX;
 use super::inbound::{Inbound, InboundError};
 use super::intake::{SubmitError, SubmitResult};
-use super::log_store::{LogError, LogStore};
+use super::log_store::{LogError, LogStore, Waits};
 use super::network::{Method, NetworkFactory, PeerBook, Transport};
 use super::proposer::{Proposer, Submitter};
 use super::state_machine::{AppliedListener, StateMachine, StateMachineError, genesis_tip};
@@ -36,8 +38,8 @@ use crate::wire::v1::{BATCH_COMMANDS_MAX, Submission};
 
 /// Commands that are forwarded to the leader may take this long until they are committed.
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a leader looks whether its clock is what keeps the core from going on.
-const CLOCK_WATCH: Duration = Duration::from_secs(1);
+/// How often a leader looks whether its clock or its disk is what keeps the core from going on.
+const LEADER_WATCH: Duration = Duration::from_secs(1);
 /// How long a node whose clock was refused leaves the leadership to others.
 const ABSTENTION: Duration = Duration::from_secs(10);
 
@@ -202,7 +204,7 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         let (proposer, submitter) = Proposer::new(node, raft.clone(), log.clone(), replica.clone(), clock.clone());
         drop(TypeConfig::<Rt>::spawn(proposer.run()));
         let core = Self { seat, raft, log, replica, inbound, submitter, transport, book, clock };
-        let watch = ClockWatch {
+        let watch = LeaderWatch {
             seat,
             raft: core.raft.clone(),
             log: core.log.clone(),
@@ -213,12 +215,31 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         Ok(core)
     }
 
+    /// To this node's own proposer. Nobody waits there for room on its disk: it leads no more soon.
+    async fn submit_here(&self, submissions: Vec<Submission>) -> Vec<SubmitResult> {
+        let count = submissions.len();
+        if self.waits_for_room().is_some() {
+            return vec![Err(SubmitError::NotLeader { leader: None }); count];
+        }
+        let mut submitted = pin!(self.submitter.submit(submissions));
+        loop {
+            let look = pin!(TypeConfig::<Rt>::sleep(LEADER_WATCH));
+            match futures::future::select(submitted.as_mut(), look).await {
+                Either::Left((results, _)) => return results,
+                Either::Right(_) if self.waits_for_room().is_some() => {
+                    return vec![Err(SubmitError::LeaderChanged); count];
+                }
+                Either::Right(_) => {}
+            }
+        }
+    }
+
     /// Submits commands to the leader, wherever it is; one answer for each, in their order.
     pub async fn submit(&self, submissions: Vec<Submission>) -> Vec<SubmitResult> {
         let count = submissions.len();
         let same = |error: SubmitError| vec![Err(error); count];
         let leader = match self.leader() {
-            Some(leader) if leader == self.seat => return self.submitter.submit(submissions).await,
+            Some(leader) if leader == self.seat => return self.submit_here(submissions).await,
             Some(leader) => leader,
             None => return same(SubmitError::NotLeader { leader: None }),
         };
@@ -244,7 +265,7 @@ impl<Rt: AsyncRuntime, T: Transport> Core<Rt, T> {
         }
         // Forwarded once and no further: the sender believed that this node leads.
         let submissions = submissions_from_bytes(body)?;
-        Ok(wire::to_bytes(&self.submitter.submit(submissions).await))
+        Ok(wire::to_bytes(&self.submit_here(submissions).await))
     }
 
     /// The seat that leads, as far as this node knows.
@@ -340,10 +361,12 @@ async fn found<Rt: AsyncRuntime>(
     }
 }
 
-/// Steps down when a majority cannot be had because of this leader's clock, or because its newest batches became
+/// Steps down when this leader's ledger has no room, and until it has is no candidate: it would lead and apply nothing.
+///
+/// Steps down too when a majority cannot be had because of this leader's clock, or because its newest batches became
 /// too old while it had nobody to send them to (a new term makes those acceptable again). Refusals alone say nothing:
 /// while entries are committed, it is the clock of who refuses that is wrong, or its word.
-struct ClockWatch<Rt: AsyncRuntime> {
+struct LeaderWatch<Rt: AsyncRuntime> {
     seat: RaftId,
     raft: Raft<TypeConfig<Rt>, StateMachine>,
     log: LogStore,
@@ -351,14 +374,26 @@ struct ClockWatch<Rt: AsyncRuntime> {
     clock: WallClock,
 }
 
-impl<Rt: AsyncRuntime> ClockWatch<Rt> {
+impl<Rt: AsyncRuntime> LeaderWatch<Rt> {
     async fn run(self) {
         // Where the commitment stood when it last moved, was complete, or was held up by no clock; and when that was.
         let mut moved: (Option<LogId>, UnixMillis) = (None, (self.clock)());
+        let mut abstains = false;
         loop {
-            TypeConfig::<Rt>::sleep(CLOCK_WATCH).await;
+            TypeConfig::<Rt>::sleep(LEADER_WATCH).await;
             if self.raft.metrics().borrow_watched().running_state.is_err() {
                 return;
+            }
+            if self.log.waits(Waits::StateMachine) {
+                abstains = true;
+                self.raft.runtime_config().elect(false);
+                if self.raft.as_leader().is_ok() {
+                    self.give_way("its ledger has no room", self.raft.voter_ids()).await;
+                }
+                continue;
+            }
+            if std::mem::take(&mut abstains) {
+                self.raft.runtime_config().elect(true);
             }
             let (now, committed) = ((self.clock)(), self.log.committed());
             let refusing: BTreeSet<RaftId> = self.book.clock_refusals().into_keys().collect();
@@ -381,19 +416,24 @@ impl<Rt: AsyncRuntime> ClockWatch<Rt> {
         voters - (voters / 2 + 1) < refusing
     }
 
-    /// Grants a vote to one of those who refuse, as in a handing-over of the leadership: that ends this term, and
-    /// whoever is elected next sends what remains under a new one. It is safe like every granted vote.
-    async fn step_down(&self, refusing: BTreeSet<RaftId>, aged: bool) {
-        let Some(other) = refusing.into_iter().find(|seat| *seat != self.seat) else { return };
-        let words = self.book.clock_refusals().remove(&other).unwrap_or_default();
-        tracing::error!(%other, %words, "this core node's batches are refused because of their time: it steps down");
-        self.book.forget_clock_refusals();
+    /// Grants a vote to another, as in a handing-over of the leadership: that ends this term, and whoever is elected next
+    /// sends what remains under a new one. It is safe like every granted vote.
+    async fn give_way(&self, why: &str, others: impl IntoIterator<Item = RaftId>) {
+        let Some(other) = others.into_iter().find(|seat| *seat != self.seat) else { return };
+        tracing::error!(%other, why, "this core node steps down");
         let term = self.log.vote().map_or(0, |vote| vote.leader_id.term);
         let mut request = VoteRequest::new(Vote::new(term + 1, other), self.log.last_log_id());
         request.leadership_transfer = true;
         if let Err(error) = self.raft.vote(request).await {
             tracing::warn!(%error, "could not step down");
         }
+    }
+
+    /// Gives way to one of those who refuse.
+    async fn step_down(&self, refusing: BTreeSet<RaftId>, aged: bool) {
+        let words = self.book.clock_refusals().into_values().next().unwrap_or_default();
+        self.give_way(&format!("its batches are refused because of their time: {words}"), refusing).await;
+        self.book.forget_clock_refusals();
         if !aged {
             self.raft.runtime_config().elect(false);
             TypeConfig::<Rt>::sleep(ABSTENTION).await;

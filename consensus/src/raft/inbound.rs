@@ -14,7 +14,7 @@ use openraft::{AsyncRuntime, Raft, SnapshotMeta};
 
 use super::WallClock;
 use super::admission::{self, AdmissionError, Circumstances, SnapshotRefusal, Verdict, term_jump};
-use super::log_store::{LogError, LogStore, TipAt};
+use super::log_store::{LogError, LogStore, TipAt, Waits};
 use super::network::{Method, PeerBook};
 use super::state_machine::{Standing, StateMachine};
 use super::types::{LogId, RaftId, TypeConfig, Vote};
@@ -36,6 +36,8 @@ pub enum InboundError {
     TermJump { ahead: u64 },
     #[error(transparent)]
     Snapshot(#[from] SnapshotRefusal),
+    #[error("this node takes no part until there is room on its disk")]
+    Waits,
     #[error("this node's Raft has stopped: {0}")]
     Stopped(String),
     #[error("this is not a call of Raft")]
@@ -115,13 +117,19 @@ impl<Rt: AsyncRuntime> Inbound<Rt> {
     pub async fn serve(&self, sender: RaftId, method: Method, body: &[u8]) -> Result<Vec<u8>, InboundError> {
         self.book.heard(sender, self.judge.now());
         let answer = self.answer(sender, method, body).await;
-        if let Err(error) = &answer {
+        if let Err(InboundError::Waits) = &answer {
+            tracing::debug!(%sender, ?method, "not answered: no room");
+        } else if let Err(error) = &answer {
             tracing::warn!(%sender, ?method, %error, "refused what a core node sent");
         }
         answer
     }
 
     async fn answer(&self, sender: RaftId, method: Method, body: &[u8]) -> Result<Vec<u8>, InboundError> {
+        // What would only pile up here, for as long as a disk is full.
+        if self.judge.log.waits(Waits::Log) {
+            return Err(InboundError::Waits);
+        }
         match method {
             Method::Append => Ok(self.append(sender, Append::from_bytes(body)?).await?.to_bytes()),
             Method::Vote | Method::PreVote => self.vote(sender, method, VoteCall::from_bytes(body)?).await,

@@ -4,7 +4,8 @@
 //! engine's callbacks: an append by openraft's own callback, a vote by a channel that this task awaits.
 //!
 //! A write that the disk has no room for is tried again until it has: for openraft an error would be the end of its task
-//! for good. Meanwhile this node is to the others what one that was paused is: they go on, under another leader.
+//! for good. Meanwhile this node is to the others what one that was paused is: they go on, under another leader. Where only
+//! the ledger has no room it still follows, and gives up the leadership ([`super::cluster`]).
 
 use std::fmt::Debug;
 use std::io;
@@ -16,7 +17,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{AsyncRuntime, OptionalSend, RaftLogReader};
 use tessera_storage::engine::EngineError;
 
-use super::log_store::{LogError, LogStore};
+use super::log_store::{LogError, LogStore, Waits};
 use super::types::{LogEntry, LogId, TypeConfig, Vote};
 use super::wire::APPEND_BYTES_MAX;
 
@@ -68,6 +69,7 @@ impl LogStore {
     /// Until there is room for `write`.
     pub(super) async fn with_room<Rt: AsyncRuntime, T, E>(
         &self,
+        what: Waits,
         full: impl Fn(&E) -> Option<&EngineError>,
         mut write: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
@@ -79,11 +81,11 @@ impl LogStore {
                     if !std::mem::replace(&mut waited, true) {
                         tracing::warn!(%error, "this core node takes no part in Raft until there is room");
                     }
-                    self.note_waiting(Some(error.to_string()));
+                    self.note_waiting(what, Some(error.to_string()));
                 }
                 _ => {
                     if waited {
-                        self.note_waiting(None);
+                        self.note_waiting(what, None);
                     }
                     return written;
                 }
@@ -93,7 +95,7 @@ impl LogStore {
     }
 
     async fn writes<Rt: AsyncRuntime, T>(&self, write: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
-        self.with_room::<Rt, T, LogError>(LogError::engine, write).await
+        self.with_room::<Rt, T, LogError>(Waits::Log, LogError::engine, write).await
     }
 }
 

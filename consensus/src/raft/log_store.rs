@@ -11,6 +11,7 @@
 //!
 //! Keys: table [`RAFT_LOG`] entry by big-endian index; table [`RAFT_META`] `vote`, `committed`, `purged`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,7 +110,16 @@ struct State {
     appended: Ticket,
     /// Who waits for a batch to become the newest.
     awaited: Option<(Hash, oneshot::Sender<()>)>,
-    waits_for_room: Option<String>,
+    /// What of this node's part in Raft waits for room on a disk, and why.
+    waits: BTreeMap<Waits, String>,
+}
+
+/// What may wait for room. While the log does, so does all of Raft here; while the state machine does, this node may still
+/// follow, and must not lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Waits {
+    Log,
+    StateMachine,
 }
 
 /// What was appended and is not durable yet.
@@ -334,11 +344,19 @@ impl LogStore {
 
     /// Why this node's part in Raft waits for room on the disk, if it does.
     pub fn waits_for_room(&self) -> Option<String> {
-        self.lock().waits_for_room.clone()
+        self.lock().waits.values().next().cloned()
     }
 
-    pub(super) fn note_waiting(&self, why: Option<String>) {
-        self.lock().waits_for_room = why;
+    pub(super) fn waits(&self, what: Waits) -> bool {
+        self.lock().waits.contains_key(&what)
+    }
+
+    pub(super) fn note_waiting(&self, what: Waits, why: Option<String>) {
+        let mut state = self.lock();
+        match why {
+            Some(why) => drop(state.waits.insert(what, why)),
+            None => drop(state.waits.remove(&what)),
+        }
     }
 
     /// Completes when the entry at `index`, which the log holds, is durable here. What a majority has committed may

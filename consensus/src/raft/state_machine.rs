@@ -19,7 +19,7 @@ use openraft::{AsyncRuntime, EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use serde::{Deserialize, Serialize};
 use tessera_storage::engine::{Batch, EngineError, Table};
 
-use super::log_store::{LogStore, Tip};
+use super::log_store::{LogStore, Tip, Waits};
 use super::types::{
     BatchReceipt, CoreNode, LeaderId, LogEntry, LogId, RaftId, SnapshotMeta, StoredMembership, TypeConfig,
 };
@@ -272,7 +272,7 @@ impl<Rt: AsyncRuntime> RaftStateMachine<TypeConfig<Rt>> for StateMachine {
             self.log.durable(entry.log_id.index).await?;
             let log = self.log.clone();
             let apply = || self.apply_entry(&entry);
-            let receipt = log.with_room::<Rt, _, _>(StateMachineError::engine, apply).await?;
+            let receipt = log.with_room::<Rt, _, _>(Waits::StateMachine, StateMachineError::engine, apply).await?;
             if let Some(responder) = responder {
                 responder.send(receipt);
             }

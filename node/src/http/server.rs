@@ -27,6 +27,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a request's head; hyper's own bound is some 400 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that the kernel takes of an answer before it has sent what it took earlier.
+const UNSENT_BYTES: u32 = 256 << 10;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
@@ -81,9 +84,11 @@ async fn answer(stream: TcpStream, peer: SocketAddr, routes: Router, limits: Lim
     }
 }
 
-/// Of what was sent nothing was acknowledged for so long (RFC 5482), or the other machine no longer answers.
+/// Of what was sent nothing was acknowledged for so long (RFC 5482), or the other machine no longer answers. What the
+/// client has not taken waits here and not in the kernel, which would hide for minutes that a slow one is taking it.
 fn cut_off_after(stream: &TcpStream, patience: Duration) -> std::io::Result<()> {
     let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.set_tcp_user_timeout(Some(patience))?;
     socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(patience).with_interval(patience))
 }

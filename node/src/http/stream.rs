@@ -22,12 +22,14 @@ use super::error::HttpError;
 use crate::dicom::frames::FrameReadError;
 use crate::dicom::source::SourceError;
 
-/// Transfers at one time; each holds a blocking thread and at most `QUEUE_CHUNKS + 1` chunks.
+/// Transfers at one time; each holds a blocking thread and at most four chunks.
 const STREAMS_MAX: usize = 96;
-/// Chunks between writer and client.
-const QUEUE_CHUNKS: usize = 3;
 /// Bytes of a chunk; the pixel store reads as much at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes that are queued as one: a slow client is not taken for one that takes nothing.
+const PIECE_BYTES: usize = 64 << 10;
+/// Pieces between writer and client: three chunks.
+const QUEUE_PIECES: usize = 3 * CHUNK_BYTES / PIECE_BYTES;
 /// How long a request waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(20);
 /// How long a client may take nothing of what waits for it.
@@ -78,26 +80,30 @@ impl From<FrameReadError> for StreamError {
 /// Where a writer puts its bytes.
 pub struct Sink {
     judge: Box<dyn FnMut() -> Result<(), StreamError> + Send>,
-    chunks: mpsc::Sender<io::Result<Bytes>>,
+    pieces: mpsc::Sender<io::Result<Bytes>>,
     client_wait: Duration,
 }
 
 impl Sink {
     pub fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), StreamError> {
-        let bytes = bytes.into();
+        let mut bytes = bytes.into();
         if bytes.is_empty() {
             return Ok(());
         }
         (self.judge)()?;
-        match self.chunks.try_send(Ok(bytes)) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Closed(_)) => Err(StreamError::Gone),
-            Err(TrySendError::Full(chunk)) => self.send_when_there_is_room(chunk),
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+            match self.pieces.try_send(Ok(piece)) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => return Err(StreamError::Gone),
+                Err(TrySendError::Full(piece)) => self.send_when_there_is_room(piece)?,
+            }
         }
+        Ok(())
     }
 
-    fn send_when_there_is_room(&self, chunk: io::Result<Bytes>) -> Result<(), StreamError> {
-        let sending = self.chunks.send_timeout(chunk, self.client_wait);
+    fn send_when_there_is_room(&self, piece: io::Result<Bytes>) -> Result<(), StreamError> {
+        let sending = self.pieces.send_timeout(piece, self.client_wait);
         // Writers run on blocking threads, where waiting so is allowed.
         Handle::current().block_on(sending).map_err(|error| match error {
             SendTimeoutError::Timeout(_) => StreamError::Idle(self.client_wait),
@@ -135,9 +141,9 @@ impl Streams {
         write: impl FnOnce(&mut Sink) -> Result<(), StreamError> + Send + 'static,
     ) -> Result<Body, HttpError> {
         let turn = self.turn().await?;
-        let (chunks, receiver) = mpsc::channel(QUEUE_CHUNKS);
+        let (pieces, receiver) = mpsc::channel(QUEUE_PIECES);
         let (broken, ending) = oneshot::channel();
-        let mut sink = Sink { judge: Box::new(judge), chunks, client_wait: self.client_wait };
+        let mut sink = Sink { judge: Box::new(judge), pieces, client_wait: self.client_wait };
         tokio::task::spawn_blocking(move || {
             match write(&mut sink) {
                 Ok(()) | Err(StreamError::Gone) => {}
@@ -149,7 +155,7 @@ impl Streams {
             }
             drop(turn);
         });
-        // The end is told apart from the chunks: their queue may be full, and the writer waits no longer.
+        // The end is told apart from the pieces: their queue may be full, and the writer waits no longer.
         let ending = stream::once(ending).filter_map(|ending| ready(ending.ok().map(Err)));
         Ok(Body::from_stream(ReceiverStream::new(receiver).chain(ending)))
     }

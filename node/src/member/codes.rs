@@ -61,7 +61,7 @@ impl Member {
         })
     }
 
-    fn handed_out(&self, identifier: &Identifier) -> anyhow::Result<Vec<HandedOut>> {
+    pub(super) fn handed_out(&self, identifier: &Identifier) -> anyhow::Result<Vec<HandedOut>> {
         let kept = self.vault.get(&**self.archive.engine(), Shelf::Codes, &identifier.canonical_bytes())?;
         Ok(kept.unwrap_or_default())
     }

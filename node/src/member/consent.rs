@@ -167,6 +167,7 @@ impl Member {
     fn proof(&self, code: Option<&str>, consent: &ConsentId, terms: &ConsentTerms) -> anyhow::Result<EvidenceProof> {
         let Some(code) = code else { return Ok(EvidenceProof::Attestation) };
         let (site, code) = self.code(code)?;
+        ensure!(!self.is_own(&site), "{site} is this hospital itself: what it attests needs no code, leave it out");
         Ok(code.confirm(&site, consent, terms))
     }
 
@@ -386,23 +387,27 @@ impl Member {
         Ok(shown)
     }
 
-    /// What a certified consent that is not over does ([`super::holder`], invariants 2 and 3).
+    /// What a certified consent that is not over does, as each holder judges it ([`super::holder`], invariants 2 and 3):
+    /// its author's word counts for the author's own images, a code for those of the site that handed it out.
     fn effect(&self, details: &ConsentDetails, confirmed: bool) -> String {
-        match (&details.proof, details.terms.decision()) {
-            (_, ConsentDecision::Deny) => "in force".into(),
-            (EvidenceProof::Code { site, .. }, _) if confirmed => opens(site),
-            (EvidenceProof::Code { site, .. }, _) if self.is_own(site) => {
-                "opens nothing: its code was not handed out here for that, was used before, or came too late".into()
-            }
-            (EvidenceProof::Code { site, .. }, _) => format!("certified; {site} judges its code when it is asked"),
-            _ => opens(&details.author),
+        let ConsentDetails { author, terms, .. } = details;
+        if terms.decision() == ConsentDecision::Deny {
+            return "in force".into();
         }
+        let opens = |site: &SiteId| format!("in force for images of {site}");
+        let of_author = (*terms.grantee() != Grantee::Site(policy_site(author))).then(|| opens(author));
+        let by_code = match &details.proof {
+            EvidenceProof::Code { site, .. } if site == author => None,
+            EvidenceProof::Code { site, .. } if confirmed => Some(opens(site)),
+            EvidenceProof::Code { site, .. } if self.is_own(site) => Some(format!(
+                "opens nothing of {site}: its code was not handed out there for that, was used before, or came too late"
+            )),
+            EvidenceProof::Code { site, .. } => Some(format!("{site} judges its code when it is asked")),
+            _ if of_author.is_none() => Some("opens nothing: who asks for images can't attest it".into()),
+            _ => None,
+        };
+        of_author.into_iter().chain(by_code).collect::<Vec<_>>().join("; ")
     }
-}
-
-/// Who records a consent opens the images of its own patients with it; those of another site only with that site's code.
-fn opens(site: &SiteId) -> String {
-    format!("in force for images of {site}")
 }
 
 fn shown_sent(sent: &SentConsent) -> ConsentShown {

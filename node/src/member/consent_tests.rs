@@ -99,13 +99,27 @@ async fn a_list_says_whose_images_a_grant_opens_and_whether_it_opens_any() {
     let used = grants(&world, B, &shared, Some(&good), 30).await;
     let wrong = grants(&world, B, &shared, Some(&mistyped), 30).await;
     let attested = grants(&world, C, &shared, None, 30).await;
-    let nothing = "opens nothing: its code was not handed out here for that, was used before, or came too late";
-    let judged = "certified; hospital-a judges its code when it is asked";
+    let self_attested = grants(&world, B, &shared, None, 30).await;
+    let by_both = grants(&world, C, &shared, Some(&mistyped), 30).await;
+    let nothing_of_a = "opens nothing of hospital-a: its code was not handed out there for that, was used before, or came \
+                        too late";
+    let judged = "hospital-a judges its code when it is asked";
     let (of_a, of_c) = ("in force for images of hospital-a", "in force for images of hospital-c");
+    let nothing = "opens nothing: who asks for images can't attest it";
+    let (wrong_of_both, judged_of_both) = (format!("{of_c}; {nothing_of_a}"), format!("{of_c}; {judged}"));
+    let by_own_code = world.members[A]
+        .record_consent(
+            shared.clone(),
+            granting(&world.members[A], "hospital-b", "treatment", in_days(1)).expect("terms"),
+            Some(&good),
+        )
+        .await;
+    assert!(by_own_code.is_err_and(|error| error.to_string().contains("needs no code")));
     for (at, expected) in [
-        (A, [(confirmed, of_a), (used, nothing), (wrong, nothing), (attested, of_c)]),
-        (B, [(confirmed, judged), (used, judged), (wrong, judged), (attested, of_c)]),
+        (A, [(confirmed, of_a), (used, nothing_of_a), (wrong, nothing_of_a), (by_both, &wrong_of_both)]),
+        (B, [(confirmed, judged), (used, judged), (wrong, judged), (by_both, &judged_of_both)]),
     ] {
+        let expected = expected.into_iter().chain([(attested, of_c), (self_attested, nothing)]);
         let shown = world.members[at].consents(asked(&shared)).await.expect("a list");
         for (consent, state) in expected {
             let shown = shown.iter().find(|shown| shown.consent == consent.to_string()).expect("it is listed");

@@ -32,6 +32,7 @@ use tessera_storage::engine::EngineError;
 use tessera_storage::rocks::{EngineOptions, RocksEngine};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::batch_ends::BatchEnds;
 use super::clock::clocks;
@@ -277,6 +278,7 @@ impl Driver {
 
     async fn run(mut self, mut receiver: mpsc::Receiver<Asked>) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {

@@ -72,7 +72,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use tessera_consensus::checkpoint::Certificate;
-use tessera_consensus::clock::TrustedClock;
+use tessera_consensus::clock::{Arrival, TrustedClock};
 use tessera_consensus::follow::Input;
 use tessera_consensus::kernel;
 use tessera_consensus::keys::PublicKey;
@@ -175,7 +175,8 @@ pub struct Member {
     /// This node and another of the core hold different ledgers.
     divergence: OnceLock<String>,
     follower: OnceLock<mpsc::Sender<Input>>,
-    started_ms: u64,
+    /// Whether what comes in is of the present.
+    arrival: Mutex<Arrival>,
     /// The ledger when this process opened it.
     opened_size: LedgerSize,
     /// Time of the certificate that the last life left.
@@ -260,7 +261,7 @@ impl Member {
             divergence: OnceLock::new(),
             follower: OnceLock::new(),
             changes: watch::Sender::new(Changes::default()),
-            started_ms: now_ms(),
+            arrival: Mutex::new(Arrival::new(UnixMillis(now_ms()))),
             opened_size: replica.size(),
             config,
             home,
@@ -291,10 +292,11 @@ impl Member {
             if let Some(certificate) = certificate {
                 progress.certified_size = certificate.checkpoint().size.0;
                 progress.certified_ms = certificate.time().0;
-                // Seconds are rounded down in certificates.
-                progress.caught_up |= certificate.time().0 + 1000 > self.started_ms
-                    && certificate.time().0 > self.kept_ms
-                    && certificate.checkpoint().size <= self.replica.size();
+                let is_news =
+                    certificate.time().0 > self.kept_ms && certificate.checkpoint().size <= self.replica.size();
+                if is_news && !progress.caught_up {
+                    progress.caught_up = locked(&self.arrival).is_shown_by(certificate.time(), clock::clocks());
+                }
             }
         });
         self.announce_changes();

@@ -4,9 +4,12 @@ use tessera_consensus::checkpoint::{Checkpoint, SignedCheckpoint, cosign};
 use tessera_consensus::clock::{BootId, ClockFloor, Clocks, TrustedClock};
 use tessera_consensus::wire::v1::Role;
 use tessera_consensus::{Hash, UnixMillis};
+use tessera_federation::confirmation::{HandedOut, PatientCode};
+use tessera_storage::engine::Batch;
 
-use super::consent::DAY_MS;
+use super::consent::{DAY_MS, granting};
 use super::testing::{A, B, World, patient};
+use super::vault::Shelf;
 use super::{clock, following, rfc3339, seat};
 use crate::archive::ingest::now_ms;
 use crate::control::wire::{ConsentCodeCall, HistoryCall, LookupsCall};
@@ -97,6 +100,32 @@ async fn a_wall_clock_that_is_ahead_dates_nothing_promises_nothing_and_ends_no_c
     assert!(lookups[1].time < rfc3339(yesterday.0) && lookups[0].time > rfc3339(yesterday.0), "{lookups:?}");
     world.grants_for(B, &person, 30 * DAY_MS, Some(&code)).await;
     assert!(world.asks(A, &person).await.is_allowed(), "the code is as good as before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_is_forgotten_when_it_is_over_by_all_evidence_and_not_by_the_wall_clock_alone() {
+    let world = World::found().await;
+    let member = &world.members[A];
+    let (right, person, site) = (*super::locked(&member.clock), patient(1), member.config.default_site().id.clone());
+    let ended = UnixMillis(now_ms() - DAY_MS);
+    let terms = granting(member, "hospital-b", "treatment", ended).expect("terms");
+    let old = HandedOut::new(&PatientCode::from_bytes([7; 10]), site, terms, ended);
+    let mut batch = Batch::new();
+    member.vault.put(&mut batch, Shelf::Codes, &person.canonical_bytes(), &vec![old]);
+    member.archive.submit(batch).expect("written");
+    let call = ConsentCodeCall {
+        id: person.reveal_command_form(),
+        to_site: "hospital-b".into(),
+        purpose: "treatment".into(),
+        days: 30,
+    };
+    // Nothing was certified for a year: whether that has passed, or the wall clock is wrong, nobody knows.
+    let a_year_ago = Some(UnixMillis(now_ms() - 366 * DAY_MS));
+    for (clock, kept) in [(TrustedClock::new(ClockFloor::default(), a_year_ago, BootId([0; 16])), 2), (right, 2)] {
+        *super::locked(&member.clock) = clock;
+        member.patient_code(&call).await.expect("a code");
+        assert_eq!(member.handed_out(&person).expect("readable").len(), kept);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
