@@ -203,11 +203,12 @@ impl Arrival {
             return false;
         };
         let passed_ms = clocks.boot_ms.saturating_sub(boot_ms);
-        if passed_ms < PACE_MS_MIN {
+        // The same one again is no news.
+        if time <= earlier || passed_ms < PACE_MS_MIN {
             return false;
         }
         self.before = Some((time, clocks.boot_ms));
-        time > earlier && time.since(earlier) <= passed_ms + PACE_MS_MIN
+        time.since(earlier) <= passed_ms + PACE_MS_MIN
     }
 }
 
@@ -312,7 +313,12 @@ mod tests {
                 vec![false, false, true],
             ),
             ("a day behind", 1000, vec![(87_400, 1001, 10), (87_403, 1004, 13)], vec![false, true]),
-            ("the same once more", 87_400, vec![(1002, 87_403, 10), (1002, 87_406, 13)], vec![false, false]),
+            (
+                "the same once more",
+                87_400,
+                vec![(1002, 87_403, 10), (1002, 87_406, 13), (1006, 87_407, 14)],
+                vec![false, false, true],
+            ),
         ] {
             let mut arrival = Arrival::new(seconds(started));
             let heard = news.iter().map(|(time, wall, boot)| arrival.is_shown_by(seconds(*time), clocks(*wall, *boot)));

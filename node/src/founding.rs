@@ -33,12 +33,12 @@ pub fn init(options: cli::Init) -> anyhow::Result<()> {
     let home = Home::new(&options.dir.dir);
     let config = configuration(&options)?;
     config.validate()?;
-    let secrets = home.create()?;
+    let (secrets, making) = home.create()?;
     write_new(&home.config(), config.to_toml().as_bytes(), 0o644)?;
     let ticket = ticket_of(&config, &secrets, Role::Core)?;
     let genesis = genesis(format!("{} alone", config.name), vec![ticket.clone()], 600_000)?;
     install(&home, &ticket, &genesis)?;
-    home.finish()?;
+    making.finish()?;
     say!("Created node {} ({:?}) in {}", config.name, ticket.node_id(), options.dir.dir.display());
     say!("Start it:           tessera node --dir {}", options.dir.dir.display());
     say!("Send images to:     {} (AE title {})", options.dicom, options.ae_title);
@@ -118,7 +118,7 @@ pub fn ticket(options: cli::Ticket) -> anyhow::Result<()> {
     );
     let ticket = ticket_of(&config, &home.load_secrets()?, role)?;
     // A ticket may be made again, and is of no use to others before it is in a genesis.
-    replace(&options.out, &ticket.to_bytes(), 0o644)?;
+    hand_out(&options.out, &ticket.to_bytes(), true)?;
     say!("Ticket of {:?} as {role:?} in {}", ticket.node_id(), options.out.display());
     Ok(())
 }
@@ -131,7 +131,7 @@ pub fn found(options: cli::Found) -> anyhow::Result<()> {
     }
     let genesis = genesis(options.name, tickets, options.freshness_limit_ms)?;
     // Another one in its place would be another federation, with nodes in both.
-    hand_out(&options.out, &genesis.to_bytes())?;
+    hand_out(&options.out, &genesis.to_bytes(), false)?;
     say!("Federation {}", genesis.federation_id());
     print_members(&genesis);
     say!("Hand {} to every node's operator; each compares this number after `tessera join`.", options.out.display());

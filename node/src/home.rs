@@ -18,6 +18,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rand::RngCore;
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tessera_consensus::FederationId;
@@ -33,6 +34,8 @@ pub enum HomeError {
     Exists(PathBuf),
     #[error("{0} holds a node that was not made to its end: run `tessera init` again")]
     Unfinished(PathBuf),
+    #[error("another `tessera init` is at work: it holds {0}")]
+    BeingMade(PathBuf),
     #[error("{0} is there already, and what it is may be in use; name another file, or remove it")]
     InTheWay(PathBuf),
     #[error("{path} is damaged ({why}); restore it from a backup")]
@@ -104,16 +107,18 @@ impl Home {
     }
 
     /// Creates the directories and fresh keys; refuses a directory that already holds a node. One that was not made to
-    /// its end ([`Home::finish`]) was of no use to anybody, and is made anew.
-    pub fn create(&self) -> Result<Secrets, HomeError> {
+    /// its end ([`Making::finish`]) was of no use to anybody, and is made anew.
+    pub fn create(&self) -> Result<(Secrets, Making), HomeError> {
         let files = [self.config(), self.secrets(), self.checkpoint_key(), self.join_command(), self.genesis()];
-        if self.unfinished().exists() {
-            files.iter().try_for_each(|file| remove_if_there(file))?;
-        } else if files.iter().any(|file| file.exists()) {
+        let is_begun = self.check_finished().is_err();
+        if !is_begun && (self.database().exists() || files.iter().any(|file| file.exists())) {
             return Err(HomeError::Exists(self.root.clone()));
-        } else {
+        }
+        if !is_begun {
             write_new(&self.unfinished(), b"", 0o600)?;
         }
+        let making = Making::of(self.unfinished())?;
+        files.iter().try_for_each(|file| remove_if_there(file))?;
         for dir in [self.root.join("archive"), self.root.join("federation"), self.core()] {
             fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir.clone(), source })?;
         }
@@ -127,7 +132,7 @@ impl Home {
         let file = SecretsFile::from(&secrets);
         let json = Zeroizing::new(serde_json::to_vec_pretty(&file).expect("plain strings"));
         write_new(&self.secrets(), &json, 0o600)?;
-        Ok(secrets)
+        Ok((secrets, making))
     }
 
     /// A backup that was put back, or a careless copy, may have opened it to everybody on this machine; whom the
@@ -146,14 +151,10 @@ impl Home {
         Ok(())
     }
 
-    /// The node is made: all that it needs is durable.
-    pub fn finish(&self) -> Result<(), HomeError> {
-        remove_if_there(&self.unfinished())
-    }
-
-    /// Refuses what [`Home::create`] began and nobody finished.
+    /// Refuses what [`Home::create`] began and nobody finished. A node that has run was finished, whatever lies there.
     pub fn check_finished(&self) -> Result<(), HomeError> {
-        if self.unfinished().exists() { Err(HomeError::Unfinished(self.root.clone())) } else { Ok(()) }
+        let is_begun = self.unfinished().exists() && !self.database().exists();
+        if is_begun { Err(HomeError::Unfinished(self.root.clone())) } else { Ok(()) }
     }
 
     pub fn load_secrets(&self) -> Result<Secrets, HomeError> {
@@ -169,6 +170,29 @@ impl Home {
         let key = fs::read(&key_path).map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         let key: [u8; 32] = key.try_into().map_err(|_| HomeError::NoCheckpointKey(key_path.clone()))?;
         file.into_secrets(key).map_err(damaged)
+    }
+}
+
+/// A node that is being made, by one process at a time.
+pub struct Making {
+    marker: PathBuf,
+    _lock: fs::File,
+}
+
+impl Making {
+    fn of(marker: PathBuf) -> Result<Self, HomeError> {
+        let io = |source| HomeError::Io { path: marker.clone(), source };
+        let lock = fs::File::open(&marker).map_err(io)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => HomeError::BeingMade(marker.clone()),
+            other => io(other.into()),
+        })?;
+        Ok(Self { marker, _lock: lock })
+    }
+
+    /// All that the node needs is durable.
+    pub fn finish(self) -> Result<(), HomeError> {
+        remove_if_there(&self.marker)
     }
 }
 
@@ -206,19 +230,24 @@ pub fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError
 
 /// Replaces a file durably: the new content under another name, then the name.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), HomeError> {
-    let new = path.with_extension("new");
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
     remove_if_there(&new)?;
     write_new(&new, content, mode)?;
     fs::rename(&new, path).map_err(|source| HomeError::Io { path: path.to_owned(), source })?;
     sync_entry_of(path)
 }
 
-/// As [`write_new`], for what a person hands on: whole or not there at all, and never over what is there.
-pub fn hand_out(path: &Path, content: &[u8]) -> Result<(), HomeError> {
-    if path.exists() {
-        return Err(HomeError::InTheWay(path.to_owned()));
+/// Writes what a person hands on: whole or not there at all. What is no file, a pipe say, takes it as it is.
+pub fn hand_out(path: &Path, content: &[u8], may_replace: bool) -> Result<(), HomeError> {
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => {
+            fs::write(path, content).map_err(|source| HomeError::Io { path: path.to_owned(), source })
+        }
+        Ok(_) if !may_replace => Err(HomeError::InTheWay(path.to_owned())),
+        _ => replace(path, content, 0o644),
     }
-    replace(path, content, 0o644)
 }
 
 /// All secrets of a node. `Debug` shows none.
@@ -308,33 +337,44 @@ mod tests {
     fn a_node_that_was_not_made_to_its_end_is_made_anew_and_one_that_was_never_is() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let home = Home::new(dir.path().join("node"));
-        let begun = home.create().expect("create");
+        let (begun, making) = home.create().expect("create");
+        assert!(matches!(home.create(), Err(HomeError::BeingMade(_))));
+        drop(making);
         assert!(matches!(home.check_finished(), Err(HomeError::Unfinished(_))));
         assert!(matches!(home.load_secrets(), Err(HomeError::Unfinished(_))));
         fs::write(home.config(), "").expect("written");
-        let made = home.create().expect("create again");
+        let (made, making) = home.create().expect("create again");
         assert_ne!(begun.command.public(), made.command.public());
         assert!(!home.config().exists());
-        home.finish().expect("finished");
+        making.finish().expect("finished");
         assert_eq!(home.load_secrets().expect("load").command.public(), made.command.public());
         assert!(matches!(home.create(), Err(HomeError::Exists(_))));
+        // A marker that came back with an old copy takes no keys from a node that has run.
+        fs::create_dir_all(home.database()).expect("its database");
+        fs::write(home.unfinished(), "").expect("written");
+        assert!(matches!(home.create(), Err(HomeError::Exists(_))));
+        assert_eq!(home.load_secrets().expect("load").command.public(), made.command.public());
     }
 
     #[test]
     fn what_is_handed_out_replaces_nothing() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("genesis");
-        hand_out(&path, b"one").expect("written");
-        assert!(matches!(hand_out(&path, b"another"), Err(HomeError::InTheWay(_))));
+        hand_out(&path, b"one", false).expect("written");
+        assert!(matches!(hand_out(&path, b"another", false), Err(HomeError::InTheWay(_))));
         assert_eq!(fs::read(&path).expect("read"), b"one");
+        hand_out(&path, b"another", true).expect("written");
+        assert_eq!(fs::read(&path).expect("read"), b"another");
+        hand_out(Path::new("/dev/null"), b"another", false).expect("taken");
+        assert!(!fs::metadata("/dev/null").expect("it is there").is_file());
     }
 
     #[test]
     fn secrets_survive_and_a_missing_core_directory_is_named() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let home = Home::new(dir.path().join("node"));
-        let made = home.create().expect("create");
-        home.finish().expect("finished");
+        let (made, making) = home.create().expect("create");
+        making.finish().expect("finished");
         let read = home.load_secrets().expect("load");
         assert_eq!(made.command.public(), read.command.public());
         assert_eq!(made.checkpoint.public(), read.checkpoint.public());

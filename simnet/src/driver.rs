@@ -68,6 +68,8 @@ pub struct Driver {
     pub follower: Follower,
     pub core: Option<SimCore>,
     pub certifier: Option<Certifier>,
+    /// A guard record that its disk had no room for.
+    pub guard_waits: Option<SigningGuard>,
     /// Where the guard record goes, and a look at what of it is durable.
     pub guard_disk: Option<(Arc<dyn Engine>, Probe)>,
     pub mutation: Option<Mutation>,
@@ -163,6 +165,11 @@ impl Driver {
             let node = leader.map(|seat| self.founding.identity(Host::of_seat(seat)).node);
             self.work(Task::Certify(certify::Input::LeaderChanged { leader: node }));
         }
+        if let Some(guard) = self.guard_waits.take() {
+            let mut tasks = VecDeque::new();
+            self.persist_guard(guard, &mut tasks);
+            tasks.into_iter().for_each(|task| self.work(task));
+        }
         self.work(Task::Certify(certify::Input::Tick));
         self.look_whether_raft_runs();
         match self.origin.due(now) {
@@ -177,11 +184,10 @@ impl Driver {
         let Some(core) = &self.core else { return };
         let Err(why) = core.raft().metrics().borrow_watched().running_state.clone() else { return };
         if !std::mem::replace(&mut self.raft_stopped, true) {
-            let why = format!("Raft has stopped: {why}");
-            if self.health.are_full() {
-                return self.end(&why);
+            match self.health.has_failed() {
+                true => self.end(&format!("Raft has stopped: {why}")),
+                false => self.journal.breach(Promise::NoPanic, format!("{}: Raft has stopped: {why}", self.host)),
             }
-            self.breach(Promise::NoPanic, &why);
         }
     }
 
@@ -417,6 +423,11 @@ impl Driver {
 
     fn persist_guard(&mut self, guard: SigningGuard, tasks: &mut VecDeque<Task>) {
         let Some((engine, _)) = &self.guard_disk else { return };
+        if self.guard_waits.is_some() {
+            // Never an older one over a newer.
+            self.guard_waits = Some(guard);
+            return;
+        }
         let early = self.mutation.is_some_and(|mutation| self.signs_early(mutation, &guard));
         let mut batch = Batch::new();
         batch.put(GUARD, GUARD_KEY, guard.to_bytes());
@@ -431,6 +442,11 @@ impl Driver {
                     }
                 };
                 engine.on_durable(ticket, Box::new(durable));
+            }
+            // As a node does: nothing is signed before there is room for it.
+            Err(EngineError::DiskFull { .. }) => {
+                self.journal.event("refused for want of room", &[&self.host.bytes()]);
+                self.guard_waits = Some(guard);
             }
             Err(error) => self.breach(Promise::NothingForged, &error),
         }

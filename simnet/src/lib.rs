@@ -4,7 +4,7 @@
 //! are, while power fails, lines break, processes stop and clocks go wrong; then everything must have happened once, in
 //! one order, certified, everywhere. A seed replays exactly: same seed, same hash over all events.
 //!
-//! Start with [`world`] (a run), then [`plan`] (what a seed decides), [`driver`] (how the sans-IO parts are carried
+//! Start with [`world`] (a run), then [`plan`] (what a seed decides) and [`scenario`] (what a person wrote), [`driver`] (how the sans-IO parts are carried
 //! out) and [`oracle`] (what is checked). [`runtime`], [`disk`], [`clock`] and [`network`] are the simulated machine,
 //! [`node`] puts one together, [`origin`] is the workload, [`founding`] the federation, [`journal`] the event log, and
 //! [`shrink`] makes a failing plan small enough to read.
@@ -22,5 +22,6 @@ pub mod oracle;
 pub mod origin;
 pub mod plan;
 pub mod runtime;
+pub mod scenario;
 pub mod shrink;
 pub mod world;

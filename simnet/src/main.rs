@@ -6,11 +6,13 @@
 //! [`tessera_simnet::world`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use tessera_simnet::plan::{Mutation, Plan, Size};
+use tessera_simnet::scenario::Scenario;
 use tessera_simnet::shrink::shrink;
 use tessera_simnet::world::{Report, run};
 
@@ -39,6 +41,9 @@ struct Arguments {
     /// What breaks.
     #[arg(long, value_enum, default_value_t = Faults::Swarm)]
     faults: Faults,
+    /// Run what this file says (simnet/scenarios has some); sizes, minutes and faults are its own.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["core", "members", "minutes", "faults"])]
+    scenario: Option<PathBuf>,
     /// Run each seed twice and compare the event hashes.
     #[arg(long)]
     twice: bool,
@@ -65,7 +70,17 @@ enum Faults {
 }
 
 impl Arguments {
-    fn plan(&self, seed: u64) -> Plan {
+    fn scenario(&self) -> Result<Option<Scenario>, String> {
+        let Some(file) = &self.scenario else { return Ok(None) };
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+        Scenario::parse(&text).map(Some).map_err(|error| named(&error))
+    }
+
+    fn plan(&self, scenario: Option<&Scenario>, seed: u64) -> Plan {
+        if let Some(scenario) = scenario {
+            return Plan { mutation: self.mutation, ..scenario.plan(seed) };
+        }
         let swarm = || Plan::swarm(seed, Size { core: self.core, members: self.members }, self.minutes);
         let plan = match self.faults {
             Faults::Swarm => swarm(),
@@ -91,9 +106,19 @@ fn main() -> ExitCode {
     let shown = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt().with_env_filter(shown).with_writer(std::io::stderr).without_time().init();
     let arguments = Arguments::parse();
+    let scenario = match arguments.scenario() {
+        Ok(scenario) => scenario,
+        Err(why) => {
+            eprintln!("tessera-simnet: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(scenario) = &scenario {
+        println!("{}", scenario.about.trim());
+    }
     let (mut failed, mut done, mut met) = (Vec::new(), 0u64, BTreeMap::<&str, u64>::new());
     for seed in arguments.seeds() {
-        let plan = arguments.plan(seed);
+        let plan = arguments.plan(scenario.as_ref(), seed);
         let begun = Instant::now();
         let report = run(&plan);
         print(&report, begun.elapsed(), arguments.quiet);

@@ -319,6 +319,7 @@ async fn boot(setup: BootSetup) -> Result<Running, BootError> {
         replica: replica.clone(),
         core: core.clone(),
         certifier,
+        guard_waits: None,
         guard_disk: guard,
         mutation: plan.mutation,
         origin,

@@ -98,7 +98,7 @@ pub enum Fault {
     Bridge { between: [Who; 2] },
     /// The next sync of one of its disks fails: its process ends with that, and is started again later.
     FailedSync { who: Who },
-    /// Its disks take nothing more. A member waits for room; a core node's process ends, and is started again.
+    /// Some of its disks take nothing more, and it waits for room.
     FullDisk { who: Who },
     /// Each sync takes this many times as long.
     SlowDisk { who: Who, factor: u32 },

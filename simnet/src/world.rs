@@ -77,7 +77,7 @@ enum Repair {
     Boot(Host),
     /// The process of this life is started anew, unless a power cut did that.
     Restart(Host, u32),
-    /// There is room on its disks; a process that ended for want of it is started anew.
+    /// There is room on its disks; where the process is gone, it is started anew.
     Room(Host),
     /// The process of this life goes on, if it still lives.
     Thaw(Host, u32),
@@ -346,7 +346,8 @@ impl World {
             }
             Repair::Room(host) => {
                 self.node(host).fill(false);
-                if self.plan.size.is_core(host) || self.nodes[&host].running().is_none() {
+                // What runs goes on by itself.
+                if self.nodes[&host].running().is_none() {
                     self.restart(host).await;
                 }
             }

@@ -76,11 +76,12 @@ fn what_was_begun_and_not_finished_is_said_and_can_be_done_again() {
     tessera(&["found", "--name", "Another", "--out", &genesis, &ticket]).exits_with(1).says("is there already");
 
     // A node that was not made to its end is made anew, and used for nothing before.
-    std::fs::write(half.directory.join("unfinished"), "").expect("written");
+    let begun = Node::init(&scratch, ALLIANCE[C]);
+    std::fs::write(begun.directory.join("unfinished"), "").expect("written");
     for command in [&["node"][..], &["ticket", "--role", "member", "--out", &ticket], &["join", &genesis]] {
-        half.run(command).exits_with(1).says("run `tessera init` again");
+        begun.run(command).exits_with(1).says("run `tessera init` again");
     }
-    let init = ["init", "--site", "hospital-d", "--legal-name", "D", "--core", "127.0.0.1:0"];
-    half.run(&init).success();
-    half.run(&init).exits_with(1).says("already holds a node");
+    let init = ["init", "--site", "hospital-c", "--legal-name", "C", "--core", "127.0.0.1:0"];
+    begun.run(&init).success();
+    begun.run(&init).exits_with(1).says("already holds a node");
 }

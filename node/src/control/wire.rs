@@ -208,7 +208,7 @@ pub struct FetchDone {
     pub files: Vec<PathBuf>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConsentGrantCall {
     pub id: String,
     pub to_site: String,

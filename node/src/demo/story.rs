@@ -332,8 +332,14 @@ async fn revoke(
         "effective at Hospital A, which holds the images, {:.1} s after it was said",
         begun.elapsed().as_secs_f64()
     ));
-    let again: ConsentDone = federation.call(B, "/consent/grant", &grant_call(patient, Some(code.to_owned()))).await?;
-    say(format!("B records {} with the same code", again.consent));
+    let used = grant_call(patient, Some(code.to_owned()));
+    let again: anyhow::Result<ConsentDone> = federation.call(B, "/consent/grant", &used).await;
+    let refused = again.err().context("Hospital B took the same code twice")?;
+    ensure!(format!("{refused:#}").contains("given in before"), "refused otherwise: {refused:#}");
+    say(format!("B does not take the same code again: {refused:#}"));
+    // Nor does it help to give it in elsewhere: the holder knows which consent spent it.
+    let elsewhere: ConsentDone = federation.call(C, "/consent/grant", &used).await?;
+    say(format!("C records {} with it", elsewhere.consent));
     settle(federation).await?;
     must_refuse(federation, patient, study).await?;
     ensure!(!copy_is_open(federation, patient, study).await?, "B still opens the copy that it fetched before");

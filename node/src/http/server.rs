@@ -88,9 +88,9 @@ async fn answer(stream: TcpStream, peer: SocketAddr, routes: Router, limits: Lim
 /// client has not taken waits here and not in the kernel, which would hide for minutes that a slow one is taking it.
 fn cut_off_after(stream: &TcpStream, patience: Duration) -> std::io::Result<()> {
     let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.set_tcp_user_timeout(Some(patience))?;
-    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(patience).with_interval(patience))
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(patience).with_interval(patience))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 /// Takes the whole body before anything is done for the request.

@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,14 +22,16 @@ use super::error::HttpError;
 use crate::dicom::frames::FrameReadError;
 use crate::dicom::source::SourceError;
 
-/// Transfers at one time; each holds a blocking thread and at most four chunks.
+/// Transfers at one time; each holds a blocking thread and at most two chunks.
 const STREAMS_MAX: usize = 96;
 /// Bytes of a chunk; the pixel store reads as much at once.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes that are queued as one: a slow client is not taken for one that takes nothing.
 const PIECE_BYTES: usize = 64 << 10;
-/// Pieces between writer and client: three chunks.
-const QUEUE_PIECES: usize = 3 * CHUNK_BYTES / PIECE_BYTES;
+/// Pieces between writer and client: a chunk.
+const QUEUE_PIECES: usize = CHUNK_BYTES / PIECE_BYTES;
+/// A client may take so many times [`Streams::client_wait`] for a chunk, or else it only holds a place.
+const WAITS_MAX: u32 = 5;
 /// How long a request waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(20);
 /// How long a client may take nothing of what waits for it.
@@ -51,7 +53,7 @@ impl Default for Streams {
 pub enum StreamError {
     #[error("the client went away")]
     Gone,
-    #[error("the client took nothing for {} s", .0.as_secs())]
+    #[error("the client took next to nothing for {} s", .0.as_secs())]
     Idle(Duration),
     #[error("the copy was closed while it was sent: {0}")]
     Closed(String),
@@ -91,12 +93,20 @@ impl Sink {
             return Ok(());
         }
         (self.judge)()?;
+        let begun = Instant::now();
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
             match self.pieces.try_send(Ok(piece)) {
                 Ok(()) => {}
                 Err(TrySendError::Closed(_)) => return Err(StreamError::Gone),
-                Err(TrySendError::Full(piece)) => self.send_when_there_is_room(piece)?,
+                Err(TrySendError::Full(_)) if begun.elapsed() > WAITS_MAX * self.client_wait => {
+                    return Err(StreamError::Idle(WAITS_MAX * self.client_wait));
+                }
+                Err(TrySendError::Full(piece)) => {
+                    self.send_when_there_is_room(piece)?;
+                    // While it waited the patient may have taken back what it rests on.
+                    (self.judge)()?;
+                }
             }
         }
         Ok(())
@@ -208,6 +218,23 @@ mod tests {
         // And the client, should it come back, sees that the answer is not whole.
         let rest = axum::body::to_bytes(body, 1 << 20).await;
         assert!(rest.is_err(), "{rest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_gets_everything_and_one_that_all_but_stops_loses_its_place() {
+        let wait = Duration::from_millis(200);
+        let chunk = || vec![7; 4 * QUEUE_PIECES * PIECE_BYTES];
+        for (pause, is_whole) in [(wait / 100, true), (wait / 2, false)] {
+            let streams = Streams::new(1, wait);
+            let body = streams.body(|| Ok(()), move |sink| sink.send(chunk())).await.expect("a body");
+            let mut pieces = body.into_data_stream();
+            let mut taken = 0;
+            while let Some(Ok(piece)) = pieces.next().await {
+                taken += piece.len();
+                tokio::time::sleep(pause).await;
+            }
+            assert_eq!(taken == chunk().len(), is_whole, "{taken} bytes at {pause:?}");
+        }
     }
 
     #[tokio::test]

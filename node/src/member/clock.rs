@@ -74,7 +74,10 @@ impl Member {
         let ahead_ms = locked(&self.clock).ahead_ms(clocks(), caught_up);
         (ahead_ms > 0).then(|| {
             let seconds = ahead_ms / 1000;
-            format!("this machine's clock is {seconds} s ahead of what the federation certified: set the clock")
+            format!(
+                "this machine's clock is {seconds} s ahead of what the federation certified: compare it with a time server \
+                 and set it, or what this node hears is old"
+            )
         })
     }
 

@@ -89,42 +89,51 @@ impl Member {
     pub async fn grant(self: &Arc<Self>, call: ConsentGrantCall) -> anyhow::Result<ConsentDone> {
         let identifier = Identifier::parse(&call.id)?;
         let terms = granting(self, &call.to_site, &call.purpose, end_of_grant(self.promised_from()?, call.days)?)?;
-        let consent = {
-            let _granting = self.granting.lock().await;
-            match self.given_in_before(&identifier, &terms, call.patient_code.as_deref()).await? {
-                Some(consent) => consent,
-                None => self.record_consent(identifier, terms, call.patient_code.as_deref()).await?,
+        let consent = match &call.patient_code {
+            None => self.record_consent(identifier, terms, None).await?,
+            Some(code) => {
+                let _granting = self.granting.lock().await;
+                match self.given_in_before(&identifier, &terms, code).await? {
+                    Some(consent) => consent,
+                    None => self.record_consent(identifier, terms, Some(code)).await?,
+                }
             }
         };
         self.await_consent(consent, false).await
     }
 
-    /// The consent of this node that the code confirms, if the ledger has it or may still take it.
+    /// The consent of this node that is what is asked for once more: the same grant, which the ledger has or may still
+    /// take, with the same code. What differs is recorded anew, for a mistake that confirmed nothing spent nothing; at the
+    /// code's holder one counts.
     async fn given_in_before(
         &self,
         identifier: &Identifier,
         terms: &ConsentTerms,
-        code: Option<&str>,
+        code: &str,
     ) -> anyhow::Result<Option<ConsentId>> {
-        let Some(code) = code else { return Ok(None) };
         let (site, code) = self.code(code)?;
-        let found = history::look_up(&self.replica, &self.keys_of(identifier, true).await?)?.consents;
+        let keys = self.keys_of(identifier, true).await?;
+        // In this order: a consent leaves what was sent when the ledger has it.
         let sent: Vec<SentConsent> = self.vault.all(&**self.archive.engine(), Shelf::ConsentsSent, SENT_MAX)?;
+        let found = history::look_up(&self.replica, &keys)?.consents;
         let taken = found.iter().map(|found| (&found.details, found.revoked.is_some()));
-        let waiting = sent.iter().filter(|sent| !matches!(sent.state, SentState::Rejected(_)));
+        let waiting = sent.iter().filter(|sent| sent.identifier == *identifier);
+        let waiting = waiting.filter(|sent| !matches!(sent.state, SentState::Rejected(_)));
         let waiting = waiting.map(|sent| (&sent.details, sent.revoke));
-        let confirms = |details: &ConsentDetails| {
-            let ConsentDetails { consent, terms, proof, .. } = details;
-            self.is_own(&details.author) && code.confirms(&site, consent, terms, proof)
+        let is_same = |before: &ConsentDetails| {
+            let same = before.terms.grantee() == terms.grantee() && before.terms.purposes() == terms.purposes();
+            // Who asks again for so many days asks for a later end.
+            let covers = before.terms.not_after() <= terms.not_after();
+            let by_code = code.confirms(&site, &before.consent, &before.terms, &before.proof);
+            same && covers && by_code && self.is_own(&before.author)
         };
-        let Some((before, revoked)) = taken.chain(waiting).find(|(details, _)| confirms(details)) else {
+        let Some((before, revoked)) = taken.chain(waiting).find(|(details, _)| is_same(details)) else {
             return Ok(None);
         };
-        let is_same = before.terms.grantee() == terms.grantee() && before.terms.purposes() == terms.purposes();
         ensure!(
-            is_same && !revoked && !self.is_revoked_here(&before.consent)?,
-            "this code was given in before, for consent {}, and confirms one grant: for another the patient needs a code \
-             of its own",
+            !revoked && !self.is_revoked_here(&before.consent)?,
+            "this code was given in before, for consent {}, which was taken back since: for another grant the patient \
+             needs another code",
             before.consent
         );
         Ok(Some(before.consent))
@@ -167,7 +176,6 @@ impl Member {
     fn proof(&self, code: Option<&str>, consent: &ConsentId, terms: &ConsentTerms) -> anyhow::Result<EvidenceProof> {
         let Some(code) = code else { return Ok(EvidenceProof::Attestation) };
         let (site, code) = self.code(code)?;
-        ensure!(!self.is_own(&site), "{site} is this hospital itself: what it attests needs no code, leave it out");
         Ok(code.confirm(&site, consent, terms))
     }
 
@@ -397,7 +405,7 @@ impl Member {
         let opens = |site: &SiteId| format!("in force for images of {site}");
         let of_author = (*terms.grantee() != Grantee::Site(policy_site(author))).then(|| opens(author));
         let by_code = match &details.proof {
-            EvidenceProof::Code { site, .. } if site == author => None,
+            EvidenceProof::Code { site, .. } if site == author && of_author.is_some() => None,
             EvidenceProof::Code { site, .. } if confirmed => Some(opens(site)),
             EvidenceProof::Code { site, .. } if self.is_own(site) => Some(format!(
                 "opens nothing of {site}: its code was not handed out there for that, was used before, or came too late"
