@@ -118,6 +118,10 @@ impl Home {
             write_new(&self.unfinished(), b"", 0o600)?;
         }
         let making = Making::of(self.unfinished())?;
+        // Another one may have come to its end before this one had the lock.
+        if !self.unfinished().exists() {
+            return Err(HomeError::Exists(self.root.clone()));
+        }
         files.iter().try_for_each(|file| remove_if_there(file))?;
         for dir in [self.root.join("archive"), self.root.join("federation"), self.core()] {
             fs::create_dir_all(&dir).map_err(|source| HomeError::Io { path: dir.clone(), source })?;
