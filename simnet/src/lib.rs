@@ -4,8 +4,8 @@
 //! are, while power fails, lines break, processes stop and clocks go wrong; then everything must have happened once, in
 //! one order, certified, everywhere. A seed replays exactly: same seed, same hash over all events.
 //!
-//! Start with [`world`] (a run), then [`plan`] (what a seed decides) and [`scenario`] (what a person wrote), [`driver`] (how the sans-IO parts are carried
-//! out) and [`oracle`] (what is checked). [`runtime`], [`disk`], [`clock`] and [`network`] are the simulated machine,
+//! Start with [`world`] (a run), then [`plan`] (what a seed decides), [`scenario`] (what a person wrote), [`driver`] (how
+//! the sans-IO parts are carried out) and [`oracle`] (what is checked). [`runtime`], [`disk`], [`clock`] and [`network`] are the simulated machine,
 //! [`node`] puts one together, [`origin`] is the workload, [`founding`] the federation, [`journal`] the event log, and
 //! [`shrink`] makes a failing plan small enough to read.
 //!

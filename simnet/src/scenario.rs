@@ -25,12 +25,19 @@ pub enum ScenarioError {
     Nobody(String),
 }
 
-/// What a file says.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a person wrote, as a plan that waits for its seed.
+#[derive(Clone, Debug)]
 pub struct Scenario {
     /// What it shows, in sentences for people.
     pub about: String,
+    plan: Plan,
+}
+
+/// What a file says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    about: String,
     core: u16,
     members: u16,
     /// Lines of the core hospitals, and of those that follow.
@@ -45,8 +52,6 @@ pub struct Scenario {
     patience: Span,
     #[serde(rename = "event", default)]
     events: Vec<Event>,
-    #[serde(skip)]
-    faults: Vec<Timed>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -83,9 +88,9 @@ impl FromStr for Span {
             "h" => 3_600_000,
             _ => return Err(format!("{text:?} is no time; write 1500ms, 20s, 3m or 1h")),
         };
-        let count: Option<u64> = text[..digits].parse().ok();
-        let ms = count.and_then(|count| count.checked_mul(unit_ms));
-        ms.map(Self).ok_or_else(|| format!("{text:?} is no time"))
+        let no_time = || format!("{text:?} is no time");
+        let count: u64 = text[..digits].parse().map_err(|_| no_time())?;
+        count.checked_mul(unit_ms).map(Self).ok_or_else(no_time)
     }
 }
 
@@ -151,29 +156,31 @@ enum What {
 
 impl Scenario {
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let mut scenario: Self = toml::from_str(text)?;
-        if !CORE_SIZES.contains(&scenario.core) {
-            return Err(ScenarioError::Core(scenario.core));
+        let file: File = toml::from_str(text)?;
+        if !CORE_SIZES.contains(&file.core) {
+            return Err(ScenarioError::Core(file.core));
         }
-        scenario.faults = scenario.faults()?;
-        Ok(scenario)
+        let plan = Plan {
+            seed: 0,
+            size: Size { core: file.core, members: file.members },
+            lines: Lines { core: file.core_lines.line(), members: file.member_lines.line() },
+            commands: file.matters,
+            pause_ms_max: file.over.0.saturating_mul(2) / u64::from(file.matters.max(1)),
+            faults: file.faults()?,
+            lag_ms_max: None,
+            patience_ms: file.patience.0,
+            mutation: None,
+        };
+        Ok(Self { about: file.about, plan })
     }
 
     /// What happens in a run with this seed.
     pub fn plan(&self, seed: u64) -> Plan {
-        Plan {
-            seed,
-            size: Size { core: self.core, members: self.members },
-            lines: Lines { core: self.core_lines.line(), members: self.member_lines.line() },
-            commands: self.matters,
-            pause_ms_max: 2 * self.over.0 / u64::from(self.matters.max(1)),
-            faults: self.faults.clone(),
-            lag_ms_max: None,
-            patience_ms: self.patience.0,
-            mutation: None,
-        }
+        Plan { seed, ..self.plan.clone() }
     }
+}
 
+impl File {
     fn faults(&self) -> Result<Vec<Timed>, ScenarioError> {
         let mut faults = Vec::new();
         for event in &self.events {
